@@ -1,0 +1,120 @@
+"""What the commands share: one line for an error, a clean end on signals, files written whole."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from distributed_core.errors import EngineError, UsageError
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+def end(code: int) -> NoReturn:
+    """End the process at once: threads of user code may run on and must not hold it up."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def complain(error: BaseException | str) -> None:
+    """Say in one line what went wrong."""
+    click.echo(f"{Path(sys.argv[0]).name}: {error}", err=True)
+
+
+def run_until_done(main: Callable[[], Awaitable[int]]) -> NoReturn:
+    """Run the coroutine function `main` and end the process with what it returns.
+
+    An `EngineError` becomes one line on stderr: wrong usage ends with 2, everything else with 1.
+    """
+    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s", level=logging.WARNING)
+    # What was imported stays; collecting it again and again only costs pauses.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+    async def run() -> int:
+        return await main()
+
+    code = EXIT_FAILED
+    try:
+        code = asyncio.run(run())
+    except UsageError as error:
+        complain(error)
+        code = EXIT_USAGE
+    except EngineError as error:
+        complain(error)
+    except KeyboardInterrupt:
+        code = 0
+    end(code)
+
+
+def on_end_signals(action: Callable[[], Any]) -> None:
+    """Call `action` on the loop when SIGTERM or Ctrl-C comes; a second one ends the process at once."""
+    loop = asyncio.get_running_loop()
+    came = 0
+
+    def act() -> None:
+        nonlocal came
+        came += 1
+        if came > 1:
+            end(EXIT_FAILED)
+        action()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, act)
+
+
+def write_whole(path: str, text: str) -> None:
+    """Write a file so that nobody ever reads half of it.
+
+    Raises
+    ------
+    UsageError
+        It cannot be written.
+    """
+    target = Path(path)
+    try:
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written ({error.strerror}); choose another place") from None
+
+
+@contextmanager
+def kept_file(path: str | None, text: str) -> Iterator[None]:
+    """Have a file while the command runs, and take it away afterwards if it is still ours."""
+    if path is None:
+        yield
+        return
+    write_whole(path, text)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if Path(path).read_text(encoding="utf-8") == text:
+                os.unlink(path)
+
+
+def scheduler_file_text(identity: dict[str, Any], credential: str | None) -> str:
+    """Return what a scheduler file says: where the scheduler is, and which credential leads in."""
+    named = {key: identity[key] for key in ("type", "id", "address", "pid")}
+    named["credential"] = credential
+    named["insecure"] = credential is None
+    return json.dumps(named, indent=2) + "\n"

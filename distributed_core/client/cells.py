@@ -1,0 +1,138 @@
+"""What a client knows of each of its futures.
+
+A cell is shared by the futures of one key. User threads read it and the loop writes it; `Cells.lock` guards what both
+touch.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from distributed_core import errors
+from distributed_core.protocol import payload as payloads
+
+PENDING, FINISHED, ERROR, CANCELLED, LOST = "pending", "finished", "error", "cancelled", "lost"
+
+
+class Cell:
+    """One future of the client, as the scheduler counts it.
+
+    Attributes
+    ----------
+    number
+        Its number on the wire.
+    name
+        The function's name, from which the key is made where the user gave none.
+    status
+        `pending`, `finished`, `error`, `cancelled` or `lost`.
+    payload
+        The result as it came, where it was small; else None, and the data is on a worker.
+    reason
+        (kind, text, payload) where it failed.
+    waiters
+        Called, without arguments, when it is no longer pending.
+    refs
+        How many `Future` objects there are of it.
+    """
+
+    __slots__ = ("key", "name", "nbytes", "number", "payload", "reason", "refs", "status", "task", "waiters")
+
+    def __init__(self, number: int, name: str, key: str | None) -> None:
+        self.number = number
+        self.name = name
+        self.key = key
+        self.status = PENDING
+        self.payload: list[Any] | None = None
+        self.nbytes = 0
+        self.reason: tuple[str, str, list[Any] | None] | None = None
+        self.waiters: list[Callable[[], None]] | None = None
+        self.refs = 0
+        self.task: tuple[int, str] | None = None
+
+    def exception(self) -> BaseException:
+        """Return, anew each time, the exception that stands for the failure."""
+        if self.status == CANCELLED:
+            text = self.reason[1] if self.reason else "the client cancelled it"
+            return errors.TaskCancelled(f"{self.name} was cancelled: {text}")
+        if self.status == LOST or self.reason is None:
+            text = self.reason[1] if self.reason else "the connection to the scheduler ended"
+            return errors.SchedulerLost(
+                f"the result of {self.name} is lost: {text}; connect a new Client and submit again"
+            )
+        kind, text, frames = self.reason
+        if kind == "exception" and frames is not None:
+            return payloads.loads_exception(frames)
+        made = getattr(errors, kind, None)
+        if isinstance(made, type) and issubclass(made, errors.TaskError):
+            return made(text)
+        return errors.TaskError(f"{kind}: {text}")
+
+
+class Cells:
+    """All cells of a client, by number and by key."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.by_number: dict[int, Cell] = {}
+        self.by_key: dict[str, Cell] = {}
+        self._count = 0
+
+    def new(self, name: str, key: str | None) -> Cell:
+        """Return a new cell; the caller holds the lock."""
+        self._count += 1
+        cell = Cell(self._count, name, key)
+        self.by_number[cell.number] = cell
+        if key is not None:
+            self.by_key[key] = cell
+        return cell
+
+    def finish(self, cell: Cell, status: str) -> None:
+        """Give the cell its status and wake who waits for it."""
+        with self.lock:
+            cell.status = status
+            waiters, cell.waiters = cell.waiters, None
+        for wake in waiters or ():
+            wake()
+
+    def reopen(self, cell: Cell) -> None:
+        """The result was lost and is being computed again."""
+        with self.lock:
+            if cell.status == FINISHED:
+                cell.status = PENDING
+                cell.payload = None
+
+    def watch(self, cell: Cell, wake: Callable[[], None]) -> bool:
+        """Let `wake` be called when the cell is no longer pending; return False if that is so already."""
+        with self.lock:
+            if cell.status != PENDING:
+                return False
+            if cell.waiters is None:
+                cell.waiters = [wake]
+            else:
+                cell.waiters.append(wake)
+            return True
+
+    def unwatch(self, cell: Cell, wake: Callable[[], None]) -> None:
+        """Take back `watch`."""
+        with self.lock:
+            if cell.waiters and wake in cell.waiters:
+                cell.waiters.remove(wake)
+
+    def drop(self, cell: Cell) -> bool:
+        """One `Future` of the cell is gone; return True if it was the last. The caller holds the lock."""
+        cell.refs -= 1
+        if cell.refs > 0:
+            return False
+        self.by_number.pop(cell.number, None)
+        if cell.key is not None and self.by_key.get(cell.key) is cell:
+            del self.by_key[cell.key]
+        return True
+
+    def close(self, reason: str) -> None:
+        """No news will come any more: whatever is pending is lost."""
+        for cell in list(self.by_number.values()):
+            if cell.status == PENDING:
+                cell.reason = ("SchedulerLost", reason, None)
+                self.finish(cell, LOST)

@@ -1,0 +1,510 @@
+"""The client: one class, blocking or asynchronous over the same session."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Generator, Iterable
+from hashlib import blake2b
+from typing import Any
+
+from distributed_core.client import cells as states
+from distributed_core.client import waiting
+from distributed_core.client.blocking import LoopThread
+from distributed_core.client.cells import Cell
+from distributed_core.client.future import Future
+from distributed_core.client.session import CHUNK_TASKS, Session
+from distributed_core.comm.address import Address, format_address, parse_address
+from distributed_core.comm.credential import Credential, load_or_create
+from distributed_core.errors import ClientClosed, CredentialError, NotEnoughWorkers, RemoteError, UsageError
+from distributed_core.messages import Cancellation
+from distributed_core.protocol import payload as payloads
+from distributed_core.settings import DEFAULT_PORT
+
+_current: list[weakref.ref[Client]] = []
+
+
+class Client:
+    """Submits functions to a cluster and gets futures.
+
+    Parameters
+    ----------
+    address
+        HOST:PORT of the scheduler; the port may be left out.
+    scheduler_file
+        Instead of the address, the file that `dscheduler --scheduler-file` wrote.
+    timeout
+        Seconds to look for the scheduler.
+    credential
+        The path of the cluster's credential; by default what the scheduler file names, else the user's own.
+    insecure
+        The scheduler runs with `--insecure`.
+    direct
+        Whether bulk data goes straight to the workers (True), through the scheduler (False, for a client behind an SSH
+        tunnel), or straight where a worker can be reached (None).
+    asynchronous
+        Methods that wait return coroutines; the client lives on the running loop. Use `await` or `async with`.
+
+    Raises
+    ------
+    ConnectError, CredentialRefused
+        The scheduler cannot be reached, or does not accept the credential.
+
+    Examples
+    --------
+    >>> with Client("127.0.0.1:8786") as client:
+    ...     client.gather(client.map(abs, [-1, -2]))
+    [1, 2]
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        scheduler_file: str | os.PathLike[str] | None = None,
+        timeout: float = 10.0,
+        credential: str | os.PathLike[str] | None = None,
+        insecure: bool = False,
+        direct: bool | None = None,
+        asynchronous: bool = False,
+    ) -> None:
+        where, holder = _find_scheduler(address, scheduler_file, credential, insecure)
+        self.asynchronous = asynchronous
+        self._timeout_s = timeout
+        self._session = Session(where, holder, direct)
+        self.id = self._session.id
+        self._digests: weakref.WeakKeyDictionary[Any, tuple[bytes, str]] = weakref.WeakKeyDictionary()
+        self._thread: LoopThread | None = None
+        self._closed = False
+        if not asynchronous:
+            self._thread = LoopThread("client")
+            try:
+                self._thread.run(self._session.open(timeout))
+            except BaseException:
+                self._thread.stop()
+                raise
+            _current.append(weakref.ref(self))
+
+    # --- life -------------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def current(cls) -> Client:
+        """Return the client that was opened last and is not closed.
+
+        Raises
+        ------
+        UsageError
+            There is none.
+        """
+        while _current:
+            client = _current[-1]()
+            if client is not None and not client._closed:
+                return client
+            _current.pop()
+        raise UsageError("there is no open client here; make one with Client(address)")
+
+    async def _open(self) -> Client:
+        await self._session.open(self._timeout_s)
+        _current.append(weakref.ref(self))
+        return self
+
+    def __await__(self) -> Generator[Any, None, Client]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Client:
+        return await self._open() if self._session._channel is None else self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    def __enter__(self) -> Client:
+        if self.asynchronous:
+            raise UsageError("an asynchronous client is entered with `async with`")
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> Any:
+        """Leave the cluster. Futures of this client are released there; more calls raise `ClientClosed`."""
+        if self.asynchronous:
+            self._closed = True
+            return self._session.close()
+        if not self._closed and self._thread is not None:
+            self._closed = True
+            self._thread.run(self._session.close())
+            self._thread.stop()
+        return None
+
+    def __del__(self) -> None:
+        thread = getattr(self, "_thread", None)
+        if thread is not None and not self._closed:
+            self._closed = True
+            thread.loop.call_soon_threadsafe(thread.loop.stop)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"<Client of {format_address(self._session.address)}, {state}>"
+
+    # --- the bridge -------------------------------------------------------------------------------------------------------
+
+    def sync(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine of the session and return its result."""
+        assert self._thread is not None
+        if self._closed:
+            work.close()
+            raise ClientClosed("this client is closed; make a new one")
+        return self._thread.run(work)
+
+    def _answer(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return work if self.asynchronous else self.sync(work)
+
+    def _refuse_own_loop(self) -> None:
+        if self._thread is not None and threading.current_thread() is self._thread._thread:
+            raise UsageError("a callback on the client's own loop cannot wait; do it in another thread")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClientClosed("this client is closed; make a new one")
+        if self._session.closed:
+            where = format_address(self._session.address)
+            raise ClientClosed(f"the scheduler at {where} is gone; make a new Client when it is back")
+
+    # --- tasks ------------------------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        function: Callable[..., Any],
+        /,
+        *args: Any,
+        key: str | None = None,
+        pure: bool = False,
+        priority: int = 0,
+        **kwargs: Any,
+    ) -> Future:
+        """Run `function(*args, **kwargs)` on a worker; return its future at once.
+
+        Parameters
+        ----------
+        key
+            A name for the task. A task of that name that exists, of whatever client, is shared and not run again.
+        pure
+            Name the task after its function and arguments, so that the same call is run once.
+        priority
+            Larger runs earlier.
+
+        Raises
+        ------
+        NotSerializable
+            The function or an argument cannot be sent.
+        ClientClosed
+            The client was closed.
+        """
+        self._check_open()
+        digest, name, functions = self._function(function)
+        frames, references = payloads.dumps_call(args, kwargs)
+        if pure and key is None:
+            key = _content_key(name, digest, frames, references)
+        return self._post([(key, name, digest, frames, references, priority)], functions)[0]
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        *iterables: Iterable[Any],
+        key: str | None = None,
+        pure: bool = False,
+        priority: int = 0,
+        **kwargs: Any,
+    ) -> list[Future]:
+        """Run `function` on each element of the iterables, as `map` does; return the futures in order.
+
+        Parameters
+        ----------
+        key
+            A prefix for the names of the tasks; each gets its position after it.
+        pure, priority, kwargs
+            As for `submit`; the keyword arguments go to every call.
+        """
+        self._check_open()
+        if not iterables:
+            raise UsageError("map needs at least one iterable")
+        digest, name, functions = self._function(function)
+        futures: list[Future] = []
+        chunk: list[Any] = []
+        dumps = payloads.dumps_call
+        for position, args in enumerate(zip(*iterables, strict=False)):
+            frames, references = dumps(args, kwargs)
+            own_key = f"{key}-{position}" if key is not None else None
+            if pure and key is None:
+                own_key = _content_key(name, digest, frames, references)
+            chunk.append((own_key, name, digest, frames, references, priority))
+            if len(chunk) == CHUNK_TASKS:
+                futures += self._post(chunk, functions)
+                chunk, functions = [], []
+        futures += self._post(chunk, functions)
+        return futures
+
+    def _function(self, function: Callable[..., Any]) -> tuple[bytes, str, list[Any]]:
+        """Return the digest and name of a function, and it itself where the scheduler does not have it yet."""
+        try:
+            known = self._digests.get(function)
+        except TypeError:
+            known = None
+        if known is not None:
+            return (*known, [])
+        if not callable(function):
+            raise UsageError(f"submit needs something to call, not {type(function).__name__}")
+        body = payloads.dumps_function(function)
+        digest = payloads.function_digest(body)
+        name = getattr(function, "__name__", None) or type(function).__name__
+        try:
+            self._digests[function] = (digest, name)
+        except TypeError:
+            pass
+        return digest, name, [[digest, name, body]]
+
+    def _post(self, chunk: list[Any], functions: list[Any]) -> list[Future]:
+        session = self._session
+        cells = session.cells
+        tasks = []
+        futures = []
+        with cells.lock:
+            functions = [each for each in functions if session.needs_function(each[0])]
+            for key, name, digest, frames, references, priority in chunk:
+                known = cells.by_key.get(key) if key is not None else None
+                if known is not None and known.status in (states.PENDING, states.FINISHED, states.ERROR):
+                    known.refs += 1
+                    futures.append(Future(self, known))
+                    continue
+                cell = cells.new(name, key)
+                cell.refs = 1
+                futures.append(Future(self, cell))
+                inputs = self._numbers(references) if references else []
+                tasks.append([cell.number, key, digest, frames, inputs, priority])
+            if tasks or functions:
+                session.post_tasks(functions, tasks)
+        return futures
+
+    def _numbers(self, references: list[Any]) -> list[int]:
+        numbers = []
+        for future in references:
+            if future.client is not self:
+                raise UsageError("a future of another client cannot be an argument; gather it first")
+            numbers.append(future._cell.number)
+        return numbers
+
+    # --- results ----------------------------------------------------------------------------------------------------------
+
+    def gather(self, futures: Any, errors: str = "raise") -> Any:
+        """Wait for futures and return their results, in the same nesting of lists, tuples, sets and dicts.
+
+        Parameters
+        ----------
+        errors
+            `raise` the first exception, or `skip` failed futures in lists.
+        """
+        if errors not in ("raise", "skip"):
+            raise ValueError(f"errors is 'raise' or 'skip', not {errors!r}")
+        return self._answer(self._gather(futures, errors))
+
+    async def _gather(self, futures: Any, errors: str) -> Any:
+        flat: list[Future] = []
+        _collect(futures, flat)
+        distinct = list({id(future._cell): future._cell for future in flat}.values())
+        await self._session.settled(distinct)
+        failed = {cell.number: cell for cell in distinct if cell.status != states.FINISHED}
+        if failed and errors == "raise":
+            raise next(iter(failed.values())).exception()
+        payload_of = await self._session.fetch([cell for cell in distinct if cell.number not in failed])
+        values: dict[int, Any] = {}
+        for cell in distinct:
+            if cell.number in payload_of:
+                found = payload_of[cell.number]
+                if isinstance(found, BaseException):
+                    raise found
+                values[cell.number] = found
+            elif errors == "raise":
+                raise cell.exception()
+        return _rebuild(futures, values)
+
+    async def _result(self, cell: Cell, timeout: float | None) -> Any:
+        await asyncio.wait_for(self._session.settled([cell]), timeout)
+        while cell.status == states.FINISHED:
+            found = (await self._session.fetch([cell])).get(cell.number)
+            if isinstance(found, BaseException):
+                raise found
+            if found is not None:
+                return payloads.loads(found)
+            await self._session.settled([cell])
+        raise cell.exception()
+
+    def cancel(self, futures: Future | Iterable[Future]) -> Any:
+        """Take tasks back, and what this client built on them; other clients' futures of the same keys go on."""
+        self._check_open()
+        chosen = [futures] if isinstance(futures, Future) else list(futures)
+        self._session.post(Cancellation([future._cell.number for future in chosen]))
+        for future in chosen:
+            cell = future._cell
+            if cell.status in (states.PENDING, states.FINISHED):
+                self._session.cells.finish(cell, states.CANCELLED)
+        return self._answer(_nothing())
+
+    def wait(self, futures: Iterable[Future], timeout: float | None = None, return_when: str = "ALL_COMPLETED") -> Any:
+        """Wait for futures; see `distributed_core.wait`."""
+        return waiting.wait(futures, timeout, return_when)
+
+    def as_completed(self, futures: Iterable[Future], **options: Any) -> waiting.as_completed:
+        """Iterate over futures as they are done; see `distributed_core.as_completed`."""
+        return waiting.as_completed(futures, **options)
+
+    # --- data ---------------------------------------------------------------------------------------------------------------
+
+    def scatter(self, data: Any) -> Any:
+        """Bring data to the workers.
+
+        Parameters
+        ----------
+        data
+            A list, tuple or set gives a list of futures, a dict a dict with the same keys, anything else one future.
+
+        Raises
+        ------
+        NotSerializable, ConnectionLost
+            The data cannot be sent; there is no worker to take it.
+        """
+        self._check_open()
+        return self._answer(self._scatter(data))
+
+    async def _scatter(self, data: Any) -> Any:
+        if isinstance(data, dict):
+            futures = await self._scatter_all(list(data.values()), [str(key) for key in data])
+            return dict(zip(data, futures, strict=True))
+        if isinstance(data, (list, tuple, set)):
+            return await self._scatter_all(list(data), [None] * len(data))
+        return (await self._scatter_all([data], [None]))[0]
+
+    async def _scatter_all(self, values: list[Any], keys: list[str | None]) -> list[Future]:
+        if not values:
+            return []
+        dumped = [payloads.dumps(value) for value in values]
+        items = []
+        futures = []
+        cells = self._session.cells
+        with cells.lock:
+            for value, frames, key in zip(values, dumped, keys, strict=True):
+                cell = cells.new(type(value).__name__, key)
+                cell.refs = 1
+                futures.append(Future(self, cell))
+                items.append((cell, frames, payloads.sizeof(value)))
+        await self._session.scatter(items)
+        await self._session.settled([cell for cell, _, _ in items])
+        for future in futures:
+            if future.status != states.FINISHED:
+                raise future._cell.exception()
+        return futures
+
+    # --- the cluster ----------------------------------------------------------------------------------------------------------
+
+    def wait_for_workers(self, n: int, timeout: float | None = None) -> Any:
+        """Wait until at least `n` workers are registered.
+
+        Raises
+        ------
+        NotEnoughWorkers
+            They were not after `timeout` seconds.
+        """
+        return self._answer(self._wait_for_workers(n, timeout))
+
+    async def _wait_for_workers(self, n: int, timeout: float | None) -> None:
+        try:
+            await self._session.call("wait_for_workers", n=n, timeout=timeout)
+        except RemoteError as error:
+            if str(error).startswith("NotEnoughWorkers: "):
+                raise NotEnoughWorkers(str(error).partition(": ")[2]) from None
+            raise
+
+    def scheduler_info(self) -> Any:
+        """Return what the scheduler is and its workers by address, as plain data."""
+        return self._answer(self._session.call("identity"))
+
+
+def get_client() -> Client:
+    """Return the client that was opened last and is not closed; see `Client.current`."""
+    return Client.current()
+
+
+async def _nothing() -> None:
+    return None
+
+
+def _find_scheduler(
+    address: str | None,
+    scheduler_file: str | os.PathLike[str] | None,
+    credential: str | os.PathLike[str] | None,
+    insecure: bool,
+) -> tuple[Address, Credential | None]:
+    if scheduler_file is not None:
+        named = read_scheduler_file(scheduler_file)
+        address = address or named["address"]
+        credential = credential or named.get("credential")
+        insecure = insecure or bool(named.get("insecure"))
+    if address is None:
+        raise UsageError("a Client needs the scheduler's address, or scheduler_file=")
+    return parse_address(address, DEFAULT_PORT), None if insecure else load_or_create(credential)
+
+
+def read_scheduler_file(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what `dscheduler --scheduler-file` wrote.
+
+    Raises
+    ------
+    CredentialError
+        It is not there or not such a file.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            named = json.load(file)
+        parse_address(named["address"])
+        return dict(named)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        text = f"the scheduler file {os.fspath(path)} cannot be used ({error}); dscheduler --scheduler-file writes it"
+        raise CredentialError(text) from None
+
+
+def _content_key(name: str, digest: bytes, frames: list[Any], references: list[Any]) -> str:
+    content = blake2b(digest, digest_size=16)
+    for frame in frames:
+        content.update(frame if isinstance(frame, bytes) else frame.view)
+    for future in references:
+        content.update(future.key.encode())
+    return f"{name}-{content.hexdigest()}"
+
+
+def _collect(data: Any, found: list[Future]) -> None:
+    if isinstance(data, Future):
+        found.append(data)
+    elif isinstance(data, (list, tuple, set, frozenset)):
+        for each in data:
+            _collect(each, found)
+    elif isinstance(data, dict):
+        for each in data.values():
+            _collect(each, found)
+
+
+_SKIP = object()
+
+
+def _rebuild(data: Any, values: dict[int, Any]) -> Any:
+    if isinstance(data, Future):
+        frames = values.get(data._cell.number)
+        return _SKIP if frames is None else payloads.loads(frames)
+    if isinstance(data, dict):
+        made = {key: _rebuild(each, values) for key, each in data.items()}
+        return {key: value for key, value in made.items() if value is not _SKIP}
+    if isinstance(data, (list, tuple, set, frozenset)):
+        rebuilt = [_rebuild(each, values) for each in data]
+        return type(data)([each for each in rebuilt if each is not _SKIP])
+    return data

@@ -1,0 +1,144 @@
+"""A handle on a task and on its result, wherever that is."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Generator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from distributed_core.client import cells as states
+from distributed_core.protocol import payload as payloads
+
+if TYPE_CHECKING:
+    from distributed_core.client.cells import Cell
+    from distributed_core.client.client import Client
+
+
+class Future:
+    """The result of a task that may not exist yet.
+
+    While any `Future` of a task is alive, its result is kept on the cluster. It can be an argument of further tasks, at
+    any depth in lists, dicts or other objects; its data then moves between workers and not through the client.
+
+    Attributes
+    ----------
+    key
+        The task's name.
+    status
+        `pending`, `finished`, `error`, `cancelled`, or `lost` where the scheduler is gone.
+    client
+        The client that it belongs to.
+    """
+
+    __slots__ = ("__weakref__", "_cell", "client")
+
+    def __init__(self, client: Client, cell: Cell) -> None:
+        self.client = client
+        self._cell = cell
+
+    @property
+    def key(self) -> str:
+        cell = self._cell
+        return cell.key if cell.key is not None else f"{cell.name}-{self.client.id}-{cell.number}"
+
+    @property
+    def status(self) -> str:
+        return self._cell.status
+
+    def done(self) -> bool:
+        """Tell whether there is a result, an exception or a cancellation."""
+        return self._cell.status != states.PENDING
+
+    def cancelled(self) -> bool:
+        """Tell whether the task was cancelled."""
+        return self._cell.status == states.CANCELLED
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the result and return it; with an asynchronous client, return a coroutine.
+
+        Parameters
+        ----------
+        timeout
+            Seconds to wait at most.
+
+        Raises
+        ------
+        TimeoutError
+            It was not there in time.
+        TaskCancelled, DataLost, DataUnreachable, KilledWorker, SchedulerLost
+            There will be no result; each says why.
+        Exception
+            What the task raised, with its own traceback.
+        """
+        if self.client.asynchronous:
+            return self.client._result(self._cell, timeout)
+        cell = self._cell
+        if cell.status == states.PENDING:
+            wait_here(self.client, cell, timeout)
+        if cell.status == states.FINISHED and cell.payload is not None:
+            return payloads.loads(cell.payload)
+        return self.client.sync(self.client._result(cell, timeout))
+
+    def exception(self, timeout: float | None = None) -> Any:
+        """Wait for the end and return the task's exception, or None; with an asynchronous client, a coroutine.
+
+        Raises
+        ------
+        TimeoutError, TaskCancelled
+            As for `result`.
+        """
+        return self.client._answer(self._exception(timeout))
+
+    async def _exception(self, timeout: float | None) -> BaseException | None:
+        cell = self._cell
+        await asyncio.wait_for(self.client._session.settled([cell]), timeout)
+        if cell.status == states.CANCELLED:
+            raise cell.exception()
+        return None if cell.status == states.FINISHED else cell.exception()
+
+    def traceback(self, timeout: float | None = None) -> Any:
+        """Wait for the end and return the traceback of the task's exception, or None; with an asynchronous client, a coroutine."""
+        return self.client._answer(self._traceback(timeout))
+
+    async def _traceback(self, timeout: float | None) -> TracebackType | None:
+        error = await self._exception(timeout)
+        return None if error is None else error.__traceback__
+
+    def cancel(self) -> Any:
+        """Take the task back, and what this client built on it; other clients' futures of it go on."""
+        return self.client.cancel([self])
+
+    def add_done_callback(self, function: Callable[[Future], Any]) -> None:
+        """Call `function` with this future when it is done, at once if it is.
+
+        It is called in the thread that hears of the end: keep it short.
+        """
+
+        def wake() -> None:
+            function(self)
+
+        if not self.client._session.cells.watch(self._cell, wake):
+            function(self)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self.client._result(self._cell, None).__await__()
+
+    def __del__(self) -> None:
+        self.client._session.release(self._cell)
+
+    def __reduce__(self) -> Any:
+        return payloads.reference(self)
+
+    def __repr__(self) -> str:
+        return f"<Future: {self.status}, key: {self.key}>"
+
+
+def wait_here(client: Client, cell: Cell, timeout: float | None) -> None:
+    """Block this thread until the cell is no longer pending."""
+    client._refuse_own_loop()
+    event = threading.Event()
+    if client._session.cells.watch(cell, event.set) and not event.wait(timeout):
+        client._session.cells.unwatch(cell, event.set)
+        raise TimeoutError(f"{cell.name} was not done within {timeout:g} s")

@@ -1,0 +1,204 @@
+"""Messages over a stream: the greeting, and calls with their replies among the other messages."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+from collections.abc import Callable
+from typing import Any
+
+from distributed_core import messages
+from distributed_core.comm.address import Address, format_address
+from distributed_core.comm.credential import Credential
+from distributed_core.comm.stream import Stream
+from distributed_core.comm.tcp import connect
+from distributed_core.errors import ConnectError, ConnectionLost, ProtocolError, RemoteError
+
+
+class Channel:
+    """A stream whose words are messages.
+
+    Whoever reads must read until the end: replies to `call` arrive there too.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self._calls: dict[int, asyncio.Future[Any]] = {}
+        self._count = 0
+        self._reader: asyncio.Task[None] | None = None
+        #: Messages that came in one packet with the greeting; `read` returns them first.
+        self.early: list[Any] = []
+
+    def send(self, message: Any) -> None:
+        """Queue `message`; it leaves with the next turn of the loop."""
+        self.stream.send(messages.to_plain(message))
+
+    async def read(self) -> list[Any]:
+        """Return the next batch of messages that are not replies; it may be empty.
+
+        Raises
+        ------
+        ConnectionLost, ProtocolError
+            The connection ended, or the peer sent what no peer sends; calls under way fail with it.
+        """
+        if self.early:
+            early, self.early = self.early, []
+            return early
+        try:
+            batch = [messages.from_plain(plain) for plain in await self.stream.receive()]
+        except (ConnectionLost, ProtocolError) as error:
+            self.fail(error)
+            raise
+        if self._calls and any(type(message) is messages.Reply for message in batch):
+            rest = []
+            for message in batch:
+                if type(message) is messages.Reply:
+                    self._settle(message)
+                else:
+                    rest.append(message)
+            return rest
+        return batch
+
+    async def call(self, op: str, arguments: dict[str, Any] | None = None, timeout_s: float | None = None) -> Any:
+        """Call the handler `op` of the other side and return its value.
+
+        Raises
+        ------
+        RemoteError
+            The handler failed, with its sentence.
+        ConnectionLost
+            The connection ended before the reply.
+        TimeoutError
+            No reply within `timeout_s` seconds.
+        """
+        if self.stream.closed:
+            raise ConnectionLost(f"the connection to {format_address(self.stream.peer)} is closed")
+        self._count += 1
+        number = self._count
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._calls[number] = reply
+        self.send(messages.Request(number, op, arguments or {}))
+        try:
+            return await asyncio.wait_for(reply, timeout_s)
+        finally:
+            self._calls.pop(number, None)
+
+    def fail(self, error: BaseException) -> None:
+        """Let every call under way fail: the connection is gone."""
+        calls, self._calls = self._calls, {}
+        for reply in calls.values():
+            if not reply.done():
+                reply.set_exception(ConnectionLost(str(error)))
+                reply.exception()  # looked at: nobody may be waiting any more
+
+    def read_replies(self) -> None:
+        """Read in the background, for a channel that carries calls only."""
+        self._reader = asyncio.get_running_loop().create_task(self._read_on())
+
+    async def _read_on(self) -> None:
+        try:
+            while True:
+                await self.read()
+        except (ConnectionLost, ProtocolError):
+            self.stream.abort()
+
+    def _settle(self, message: messages.Reply) -> None:
+        reply = self._calls.get(message.id)
+        if reply is not None and not reply.done():
+            if message.ok:
+                reply.set_result(message.value)
+            else:
+                reply.set_exception(RemoteError(str(message.value)))
+
+    async def close(self) -> None:
+        """Send what is queued, then close."""
+        await self.stream.close()
+        if self._reader is not None:
+            self._reader.cancel()
+        self.fail(ConnectionLost("the connection was closed on this side"))
+
+    def abort(self) -> None:
+        """Close at once."""
+        self.stream.abort()
+        if self._reader is not None:
+            self._reader.cancel()
+        self.fail(ConnectionLost("the connection was closed on this side"))
+
+
+async def open_channel(
+    address: Address,
+    credential: Credential | None,
+    role: str,
+    details: dict[str, Any] | None = None,
+    timeout_s: float = 10.0,
+) -> tuple[Channel, messages.Welcome]:
+    """Connect to a server of this package and greet it.
+
+    Parameters
+    ----------
+    credential
+        The cluster's, or None for a cluster without security.
+    role
+        `client`, `worker` or `rpc`.
+
+    Raises
+    ------
+    ConnectError
+        Nobody listens there, it refused, or it is no server of ours.
+    CredentialRefused
+        It holds another credential.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    stream = await connect(address, credential, timeout_s)
+    channel = Channel(stream)
+    greeting = {"python": platform.python_version(), **(details or {})}
+    channel.send(messages.Hello(messages.PROTOCOL_VERSION, role, greeting))
+    where = format_address(address)
+    try:
+        batch = await asyncio.wait_for(channel.read(), max(0.1, deadline - loop.time()))
+    except TimeoutError:
+        stream.abort()
+        raise ConnectError(f"{where} did not answer the greeting within {timeout_s:g} s; is it a dscheduler?") from None
+    except ProtocolError:
+        stream.abort()
+        raise ConnectError(f"{where} does not speak this protocol; is it a dscheduler of this version?") from None
+    except ConnectionLost as error:
+        stream.abort()
+        if credential is None:
+            text = f"{where} closed the connection; it probably wants a credential: pass --credential FILE"
+            raise ConnectError(text) from None
+        raise ConnectError(f"{where} closed the connection during the greeting ({error})") from None
+    first = batch[0] if batch else None
+    if type(first) is messages.Welcome:
+        channel.early = batch[1:]
+        return channel, first
+    stream.abort()
+    if type(first) is messages.Refusal:
+        raise ConnectError(f"{where} refused: {first.reason}")
+    raise ConnectError(f"{where} does not answer as a server of this package; check the address")
+
+
+async def greet(channel: Channel, answer: Callable[[messages.Hello], messages.Welcome]) -> messages.Hello:
+    """On the server's side: read the greeting, and answer it with what `answer` makes of it.
+
+    Raises
+    ------
+    ProtocolError, ConnectionLost
+        The other side is no peer of this version, or went away; it was told why.
+    """
+    batch = await channel.read()
+    hello = batch[0] if batch else None
+    if type(hello) is not messages.Hello:
+        raise ProtocolError("the peer did not greet")
+    if hello.version != messages.PROTOCOL_VERSION:
+        reason = (
+            f"this server speaks version {messages.PROTOCOL_VERSION} of the protocol, you speak {hello.version}; "
+            "install the same release of dec2 on both sides"
+        )
+        channel.send(messages.Refusal(reason))
+        await channel.stream.close()
+        raise ProtocolError(f"a peer speaks version {hello.version} of the protocol")
+    channel.early = batch[1:]
+    channel.send(answer(hello))
+    return hello

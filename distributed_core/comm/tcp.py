@@ -1,0 +1,269 @@
+"""Streams over Tornado's TCP, with TLS where there is a credential."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import ssl
+from typing import Any
+
+from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
+from tornado.netutil import bind_sockets
+
+from distributed_core.comm.address import Address, format_address
+from distributed_core.comm.batching import Batch
+from distributed_core.comm.credential import Credential
+from distributed_core.comm.stream import Stream
+from distributed_core.errors import ConnectError, ConnectionLost, CredentialRefused, PortInUse, ProtocolError
+from distributed_core.protocol.codec import decode, encode
+from distributed_core.protocol.framing import DEFAULT_LIMITS, Decoder, Limits, encode_packet
+
+logger = logging.getLogger(__name__)
+# Tornado logs each failed handshake itself; we say it in one line of our own.
+logging.getLogger("tornado.general").addFilter(lambda record: "SSL" not in record.getMessage())
+
+#: Read at most so much at once, and move large frames in pieces of this size, so that the loop stays responsive.
+CHUNK_BYTES = 1 << 20
+PIECE_BYTES = 4 << 20
+#: `drain` waits while more than this is queued.
+QUEUE_BYTES_HIGH = 64 << 20
+#: Tornado's own limit would close the stream; frames are bounded by `Limits`.
+BUFFER_BYTES_MAX = 1 << 40
+HANDSHAKE_TIMEOUT_S = 10.0
+FLUSH_TIMEOUT_S = 5.0
+
+
+class TCPStream(Stream):
+    """A stream over a tornado IOStream whose handshake is over."""
+
+    def __init__(self, iostream: IOStream, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._io = iostream
+        self._decoder = Decoder(limits)
+        self._batch = Batch(asyncio.get_running_loop(), self._write)
+        self._last_write: Any = None
+        self.local = _address(iostream.socket.getsockname())
+        self.peer = _address(_peer(iostream.socket))
+        self._io.set_nodelay(True)
+        iostream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    async def receive(self) -> list[Any]:
+        decoder = self._decoder
+        try:
+            while True:
+                frames = decoder.next_packet()
+                if frames is not None:
+                    return decode(frames)
+                view = decoder.wanted()
+                if view is not None:
+                    nbytes = min(len(view), PIECE_BYTES)
+                    await self._io.read_into(view[:nbytes])
+                    view.release()
+                    decoder.filled(nbytes)
+                else:
+                    decoder.feed(await self._io.read_bytes(CHUNK_BYTES, partial=True))
+        except StreamClosedError as error:
+            raise ConnectionLost(f"the connection to {format_address(self.peer)} ended{_why(error)}") from None
+        except ProtocolError:
+            self.abort()
+            raise
+
+    def send(self, message: Any) -> None:
+        self._batch.add(message)
+
+    def _write(self, batch: list[Any]) -> None:
+        if self._io.closed():
+            return
+        pieces = encode_packet(encode(batch))
+        try:
+            for piece in pieces:
+                if len(piece) <= PIECE_BYTES:
+                    self._last_write = self._io.write(piece)  # type: ignore[arg-type]
+                    continue
+                view = memoryview(piece).cast("B")
+                for start in range(0, len(view), PIECE_BYTES):
+                    self._last_write = self._io.write(view[start : start + PIECE_BYTES])
+        except StreamClosedError:
+            return
+        if self._last_write is not None:
+            self._last_write.add_done_callback(_look_at)
+
+    async def drain(self) -> None:
+        self._batch.flush()
+        while not self._io.closed() and self.pending_bytes > QUEUE_BYTES_HIGH:
+            await _quietly(self._last_write)
+
+    @property
+    def pending_bytes(self) -> int:
+        return len(self._io._write_buffer)
+
+    @property
+    def closed(self) -> bool:
+        return self._io.closed()
+
+    def abort(self) -> None:
+        self._io.close()
+
+    async def close(self) -> None:
+        self._batch.flush()
+        if self._last_write is not None and not self._io.closed():
+            try:
+                await asyncio.wait_for(asyncio.shield(_quietly(self._last_write)), FLUSH_TIMEOUT_S)
+            except TimeoutError:
+                logger.info("%s did not take what was left for it", format_address(self.peer))
+        self._io.close()
+
+
+async def connect(address: Address, credential: Credential | None, timeout_s: float) -> TCPStream:
+    """Connect, with TLS where there is a credential.
+
+    Raises
+    ------
+    ConnectError
+        Nobody listens there, or not in time.
+    CredentialRefused
+        The TLS handshake failed.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    where = format_address(address)
+    try:
+        sock = await asyncio.wait_for(_connect_socket(address), timeout_s)
+    except TimeoutError:
+        raise ConnectError(f"{where} did not answer within {timeout_s:g} s; check the address and firewalls") from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConnectError(f"nothing answers at {where} ({reason}); check the address, and that it runs") from None
+    stream = IOStream(sock, max_buffer_size=BUFFER_BYTES_MAX)
+    if credential is None:
+        return TCPStream(stream)
+    try:
+        # start_tls takes the certificate's name for the hostname check, which is off here.
+        secured = await asyncio.wait_for(
+            stream.start_tls(False, credential.client_context()), max(0.1, deadline - loop.time())
+        )
+    except TimeoutError:
+        stream.close()
+        raise ConnectError(f"{where} did not answer the TLS handshake; is it a server of this package?") from None
+    except (ssl.SSLError, OSError) as error:
+        stream.close()
+        raise CredentialRefused(_refusal(where, credential, error)) from None
+    except StreamClosedError as error:
+        raise CredentialRefused(_refusal(where, credential, error.real_error)) from None
+    return TCPStream(secured)
+
+
+def _refusal(where: str, credential: Credential, error: BaseException | None) -> str:
+    return (
+        f"the server at {where} and the credential {credential.path} do not fit together ({_short(error)}); copy the "
+        "file from the scheduler's machine, or name the right one with --credential"
+    )
+
+
+async def _connect_socket(address: Address) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    infos = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    problem: OSError | None = None
+    for family, kind, proto, _, target in infos:
+        sock = socket.socket(family, kind, proto)
+        sock.setblocking(False)
+        try:
+            await loop.sock_connect(sock, target)
+            return sock
+        except OSError as error:
+            sock.close()
+            problem = error
+        except BaseException:
+            sock.close()
+            raise
+    raise problem or OSError("no such host")
+
+
+async def accept(iostream: IOStream, limits: Limits = DEFAULT_LIMITS) -> TCPStream:
+    """On the server's side: finish the handshake.
+
+    Raises
+    ------
+    CredentialRefused
+        The client showed another credential, or none, or does not speak TLS.
+    """
+    if isinstance(iostream, SSLIOStream):
+        try:
+            await asyncio.wait_for(iostream.wait_for_handshake(), HANDSHAKE_TIMEOUT_S)
+        except (StreamClosedError, ssl.SSLError, OSError) as error:
+            iostream.close()
+            real = getattr(error, "real_error", None) or iostream.error or error
+            raise CredentialRefused(f"it does not hold this cluster's credential ({_short(real)})") from None
+        except TimeoutError:
+            iostream.close()
+            raise CredentialRefused(f"it did not finish the TLS handshake in {HANDSHAKE_TIMEOUT_S:g} s") from None
+    try:
+        return TCPStream(iostream, limits)
+    except OSError:
+        iostream.close()
+        raise ConnectionLost("a peer left before it said anything") from None
+
+
+def bind(host: str | None, port: int) -> list[socket.socket]:
+    """Return sockets that listen on `port` of `host`, or of all interfaces; port 0 picks a free one.
+
+    Raises
+    ------
+    PortInUse
+        Another process listens there.
+    ConnectError
+        The address is not one of this machine, or the port is not allowed.
+    """
+    try:
+        # One family: port 0 must give one number, and nodes tell each other IPv4 addresses unless asked otherwise.
+        family = socket.AF_INET6 if host and ":" in host else socket.AF_INET
+        return bind_sockets(port, host or None, family=family, backlog=1024)
+    except OSError as error:
+        where = f"port {port}" if not host else format_address(Address(host, port))
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(
+                f"{where} is in use by another process; choose another one, or 0 for any free one"
+            ) from None
+        raise ConnectError(
+            f"cannot listen on {where} ({error.strerror or error}); choose another host or port"
+        ) from None
+
+
+def _address(name: Any) -> Address:
+    return Address(str(name[0]), int(name[1])) if isinstance(name, tuple) else Address(str(name), 0)
+
+
+def _peer(sock: socket.socket) -> Any:
+    try:
+        return sock.getpeername()
+    except OSError:
+        return ("?", 0)
+
+
+def _why(error: StreamClosedError) -> str:
+    return f" ({_short(error.real_error)})" if error.real_error is not None else ""
+
+
+def _short(error: BaseException | None) -> str:
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.lower().replace("_", " ")
+    return (
+        (getattr(error, "strerror", None) or str(error) or "it closed the connection")
+        if error
+        else "it closed the connection"
+    )
+
+
+def _look_at(future: Any) -> None:
+    """Writes to a peer that is gone fail; whoever reads from it hears of that."""
+    if not future.cancelled():
+        future.exception()
+
+
+async def _quietly(future: Any) -> None:
+    if future is not None:
+        try:
+            await future
+        except StreamClosedError:
+            pass

@@ -1,0 +1,180 @@
+"""The task and its states. A state is an object that carries exactly the data that it has meaning for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from distributed_core.ids import FunctionId, Number, RunId, TaskId
+
+if TYPE_CHECKING:
+    from distributed_core.machines.scheduler.peers import ClientPeer, WorkerPeer
+    from distributed_core.messages import Payload
+
+
+class Reason(NamedTuple):
+    """Why a task has no result: `kind` is `exception`, or the name of a `TaskError`."""
+
+    kind: str
+    text: str
+    payload: Payload | None
+
+
+class Function:
+    """A function body that tasks share. It goes when no task uses it and no client may submit it again."""
+
+    __slots__ = ("body", "clients", "digest", "duration_s", "id", "name", "tasks")
+
+    def __init__(self, id: FunctionId, digest: bytes, name: str, body: bytes) -> None:
+        self.id = id
+        self.digest = digest
+        self.name = name
+        self.body = body
+        self.duration_s: float | None = None
+        self.tasks = 0
+        self.clients = 0
+
+
+class TaskState:
+    """The parent of all states."""
+
+    __slots__ = ()
+
+
+class Released(TaskState):
+    """Known, because others were made from it, but neither running nor held."""
+
+    __slots__ = ()
+
+
+class Waiting(TaskState):
+    """Some inputs are not held yet: `missing` of them."""
+
+    __slots__ = ("missing",)
+
+    def __init__(self, missing: int) -> None:
+        self.missing = missing
+
+
+class Ready(TaskState):
+    """All inputs are held; it waits in the queue for a worker."""
+
+    __slots__ = ()
+
+
+class Assigned(TaskState):
+    """A worker was told to run it, as run `run`; `expected_s` is its share of the worker's occupancy."""
+
+    __slots__ = ("expected_s", "run", "worker")
+
+    def __init__(self, worker: WorkerPeer, run: RunId, expected_s: float) -> None:
+        self.worker = worker
+        self.run = run
+        self.expected_s = expected_s
+
+
+class Arriving(TaskState):
+    """Scattered data, on its way from a client to a worker."""
+
+    __slots__ = ("worker",)
+
+    def __init__(self, worker: WorkerPeer | None) -> None:
+        self.worker = worker
+
+
+class Held(TaskState):
+    """Its data is on these workers."""
+
+    __slots__ = ("nbytes", "workers")
+
+    def __init__(self, workers: tuple[WorkerPeer, ...], nbytes: int) -> None:
+        self.workers = workers
+        self.nbytes = nbytes
+
+
+class Erred(TaskState):
+    """It has no result and gets none."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: Reason) -> None:
+        self.reason = reason
+
+
+class Forgotten(TaskState):
+    """Out of all books; only a stale reference can meet it."""
+
+    __slots__ = ()
+
+
+RELEASED = Released()
+READY = Ready()
+FORGOTTEN = Forgotten()
+
+
+class Want(NamedTuple):
+    """A client holds a future of the task, under this number."""
+
+    client: ClientPeer
+    number: Number
+
+
+class Task:
+    """One task.
+
+    Attributes
+    ----------
+    key
+        The name that a client gave it, or None: then the client alone knows a name.
+    function, payload
+        What to run; None for scattered data, which cannot be computed again.
+    inputs
+        The tasks whose data it needs, in the order that the payload counts them.
+    users
+        The tasks that have it as an input and are not forgotten, or None.
+    needed
+        How many of `users` are waiting, ready or assigned: these keep its data alive.
+    wants
+        The futures of it; these keep its data alive too.
+    deaths, fetch_failures
+        How often a worker died that was running it; how often its inputs could not be fetched.
+    """
+
+    __slots__ = (
+        "deaths",
+        "fetch_failures",
+        "function",
+        "id",
+        "inputs",
+        "key",
+        "needed",
+        "payload",
+        "priority",
+        "state",
+        "users",
+        "wants",
+    )
+
+    def __init__(
+        self,
+        id: TaskId,
+        key: str | None,
+        function: Function | None,
+        payload: Payload | None,
+        inputs: tuple[Task, ...],
+        priority: int,
+    ) -> None:
+        self.id = id
+        self.key = key
+        self.function = function
+        self.payload = payload
+        self.inputs = inputs
+        self.priority = priority
+        self.state: TaskState = RELEASED
+        self.users: dict[TaskId, Task] | None = None
+        self.needed = 0
+        self.wants: tuple[Want, ...] = ()
+        self.deaths = 0
+        self.fetch_failures = 0
+
+    def __repr__(self) -> str:
+        return f"<Task {self.id} {type(self.state).__name__}>"

@@ -1,0 +1,68 @@
+"""What can happen to a worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from distributed_core.ids import RunId, TaskId
+from distributed_core.messages import Payload
+
+
+@dataclass(frozen=True, slots=True)
+class Instructed:
+    """A whole batch of messages of the scheduler."""
+
+    messages: list[Any]
+
+
+class RunFinished(NamedTuple):
+    """A run returned; the server keeps its result. `payload` is the result, where it is small."""
+
+    run: RunId
+    nbytes: int
+    duration_s: float
+    payload: Payload | None
+
+
+class RunFailed(NamedTuple):
+    """A run raised."""
+
+    run: RunId
+    payload: Payload
+    text: str
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """What the executor's threads got done since the last time, oldest first."""
+
+    reports: list[RunFinished | RunFailed]
+
+
+@dataclass(frozen=True, slots=True)
+class DataFetched:
+    """A peer answered: `arrived` are (task, bytes) that the server keeps now, `absent` it does not have."""
+
+    address: str
+    arrived: list[tuple[TaskId, int]]
+    absent: list[TaskId]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerUnreachable:
+    """A peer did not answer, or the connection broke before these tasks had arrived."""
+
+    address: str
+    tasks: list[TaskId]
+
+
+@dataclass(frozen=True, slots=True)
+class DataPut:
+    """A client brought data, (task, bytes) each; the server keeps it."""
+
+    items: list[tuple[TaskId, int]]
+
+
+WorkerEvent = Instructed | Executed | DataFetched | PeerUnreachable | DataPut

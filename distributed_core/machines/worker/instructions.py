@@ -1,0 +1,64 @@
+"""What a worker's machine can ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from distributed_core.ids import FunctionId, RunId, TaskId
+from distributed_core.messages import Payload
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Send these messages to the scheduler, in one packet."""
+
+    messages: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Execute:
+    """Run a function in a thread; all `inputs` are held. Runs start in the order of these instructions."""
+
+    run: RunId
+    task: TaskId
+    function: FunctionId
+    payload: Payload
+    inputs: tuple[TaskId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Do not start this run, or do not report it."""
+
+    run: RunId
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Ask the worker at `address` for the data of these tasks."""
+
+    address: str
+    tasks: list[TaskId]
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """The data of these tasks is not needed any more."""
+
+    tasks: list[TaskId]
+
+
+@dataclass(frozen=True, slots=True)
+class KeepFunction:
+    function: FunctionId
+    name: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DropFunctions:
+    functions: list[FunctionId]
+
+
+WorkerInstruction = Report | Execute | Abandon | Fetch | Discard | KeepFunction | DropFunctions

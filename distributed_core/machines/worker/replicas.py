@@ -1,0 +1,40 @@
+"""Data of tasks, as a worker sees it: wanted, in flight, held."""
+
+from __future__ import annotations
+
+from distributed_core.ids import RunId, TaskId
+
+
+class Replica:
+    """The data of one task.
+
+    Attributes
+    ----------
+    waiters
+        Runs that need it and do not have it yet.
+    holders
+        Addresses that should have it and were not tried in vain.
+    source
+        The address that was asked for it, or None.
+    nbytes
+        Its size where it is held, else what the scheduler said.
+    held
+        Whether the worker has it.
+    run
+        The run that made it here, 0 where it came from elsewhere.
+    absent, unreachable
+        Addresses that were tried in vain.
+    """
+
+    __slots__ = ("absent", "held", "holders", "nbytes", "run", "source", "task", "unreachable", "waiters")
+
+    def __init__(self, task: TaskId, nbytes: int) -> None:
+        self.task = task
+        self.nbytes = nbytes
+        self.held = False
+        self.run: RunId = 0
+        self.source: str | None = None
+        self.holders: list[str] = []
+        self.waiters: dict[RunId, None] = {}
+        self.absent: list[str] = []
+        self.unreachable: list[str] = []

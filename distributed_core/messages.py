@@ -1,0 +1,298 @@
+"""Every word on the wire, by direction.
+
+A message is a named tuple; on the wire it is an array whose first element is its place in `WORDS`. So a new word goes to
+the end of that tuple, and a changed one raises `PROTOCOL_VERSION`. What a message carries of the user's (`Payload`) is a
+list of opaque frames that the scheduler forwards and never opens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from distributed_core.errors import ProtocolError
+
+PROTOCOL_VERSION = 1
+
+Payload = list[Any]
+"""Opaque frames: bytes, or out-of-band buffers of the codec."""
+
+
+# --- any connection ---------------------------------------------------------------------------------------------------
+
+
+class Hello(NamedTuple):
+    """The first word of whoever connects. `role` is client, worker or rpc; `details` depend on it."""
+
+    version: int
+    role: str
+    details: dict[str, Any]
+
+
+class Welcome(NamedTuple):
+    """The answer to `Hello`: what the server is, its id, and the peer id that it gave."""
+
+    server: str
+    id: str
+    peer: int
+    details: dict[str, Any]
+
+
+class Refusal(NamedTuple):
+    """Instead of `Welcome`: a sentence that says why; the connection closes after it."""
+
+    reason: str
+
+
+class Request(NamedTuple):
+    """A call of one of the handlers that `rpc` reaches."""
+
+    id: int
+    op: str
+    arguments: dict[str, Any]
+
+
+class Reply(NamedTuple):
+    """The value of a `Request`, or where `ok` is false the sentence that says what went wrong."""
+
+    id: int
+    ok: bool
+    value: Any
+
+
+# --- client to scheduler ----------------------------------------------------------------------------------------------
+
+
+class Submission(NamedTuple):
+    """New functions `[digest, name, body]`, each sent once per connection, and tasks that use them.
+
+    A task is `[number, key or None, function digest, payload, numbers of its inputs, priority]`.
+    """
+
+    functions: list[Any]
+    tasks: list[Any]
+
+
+class Scattering(NamedTuple):
+    """Data that the client holds and wants on workers: `[number, key or None, bytes]` each."""
+
+    items: list[Any]
+
+
+class Release(NamedTuple):
+    """The client holds no future of these numbers any more."""
+
+    numbers: list[int]
+
+
+class Cancellation(NamedTuple):
+    """These futures, and whatever this client built on them, are not wanted any more."""
+
+    numbers: list[int]
+
+
+class Complaint(NamedTuple):
+    """Workers that should hold the data of a future, but did not give it: `[number, address]` each."""
+
+    items: list[Any]
+
+
+# --- scheduler to client ----------------------------------------------------------------------------------------------
+
+
+class Finished(NamedTuple):
+    """The data of a future exists on a worker; a small one comes along."""
+
+    number: int
+    nbytes: int
+    payload: Payload | None
+
+
+class Failed(NamedTuple):
+    """A future has no result: `kind` is `exception`, or the name of a `TaskError`."""
+
+    number: int
+    kind: str
+    text: str
+    payload: Payload | None
+
+
+class Pending(NamedTuple):
+    """The data of a finished future was lost with its worker and is being computed again."""
+
+    number: int
+
+
+class Cancelled(NamedTuple):
+    """A future of this client was cancelled, because one that it needs was."""
+
+    number: int
+    reason: str
+
+
+class Placement(NamedTuple):
+    """Where the client is to put scattered data: the task's id and the worker's address."""
+
+    number: int
+    task: int
+    address: str
+
+
+# --- scheduler to worker ----------------------------------------------------------------------------------------------
+
+
+class FunctionBody(NamedTuple):
+    """A function, before the first task that uses it."""
+
+    function: int
+    name: str
+    body: bytes
+
+
+class FunctionDisposal(NamedTuple):
+    """No task can use these functions any more."""
+
+    functions: list[int]
+
+
+class Assignment(NamedTuple):
+    """Run a task. `inputs` are `[task, bytes, addresses of its holders]`, in the order that the payload counts them."""
+
+    task: int
+    run: int
+    function: int
+    payload: Payload
+    inputs: list[Any]
+
+
+class Withdrawal(NamedTuple):
+    """Do not start this run; if it runs already, drop its result."""
+
+    task: int
+    run: int
+
+
+class Disposal(NamedTuple):
+    """The data of these tasks is not needed any more."""
+
+    tasks: list[int]
+
+
+# --- worker to scheduler ----------------------------------------------------------------------------------------------
+
+
+class Completion(NamedTuple):
+    """A run ended with a result of `nbytes`; a small one comes along."""
+
+    task: int
+    run: int
+    nbytes: int
+    duration_s: float
+    payload: Payload | None
+
+
+class Failure(NamedTuple):
+    """A run ended with an exception: the pickled one and its text."""
+
+    task: int
+    run: int
+    payload: Payload
+    text: str
+    duration_s: float
+
+
+class Rejection(NamedTuple):
+    """A run cannot start: `absent` and `unreachable` are `[input task, address that did not give it]`.
+
+    An empty address is the worker itself.
+    """
+
+    task: int
+    run: int
+    absent: list[Any]
+    unreachable: list[Any]
+
+
+class Possession(NamedTuple):
+    """The worker now holds these tasks' data too: `[task, bytes]` each."""
+
+    items: list[Any]
+
+
+class Heartbeat(NamedTuple):
+    """The worker lives; figures about its process."""
+
+    metrics: dict[str, Any]
+
+
+WORDS: tuple[type[Any], ...] = (
+    Hello,
+    Welcome,
+    Refusal,
+    Request,
+    Reply,
+    Submission,
+    Scattering,
+    Release,
+    Cancellation,
+    Complaint,
+    Finished,
+    Failed,
+    Pending,
+    Cancelled,
+    Placement,
+    FunctionBody,
+    FunctionDisposal,
+    Assignment,
+    Withdrawal,
+    Disposal,
+    Completion,
+    Failure,
+    Rejection,
+    Possession,
+    Heartbeat,
+)
+
+_NUMBER_OF = {word: number for number, word in enumerate(WORDS)}
+_TYPES: dict[str, Any] = {
+    "int": int,
+    "str": str,
+    "bool": bool,
+    "bytes": bytes,
+    "float": (float, int),
+    "dict[str, Any]": dict,
+    "list[Any]": list,
+    "list[int]": list,
+    "Payload": list,
+    "Payload | None": (list, type(None)),
+    "Any": object,
+}
+_SHAPES: tuple[tuple[Any, ...], ...] = tuple(
+    tuple(_TYPES[getattr(field, "__forward_arg__", field)] for field in word.__annotations__.values()) for word in WORDS
+)
+_MAKERS: tuple[Callable[[Iterable[Any]], Any], ...] = tuple(word._make for word in WORDS)
+
+
+def to_plain(message: Any) -> tuple[Any, ...]:
+    """Return `message` as the array that travels."""
+    return (_NUMBER_OF[type(message)], *message)
+
+
+def from_plain(plain: Any) -> Any:
+    """Return the message that `plain`, an array off the wire, stands for.
+
+    Raises
+    ------
+    ProtocolError
+        The array is no message: an unknown word, or fields of the wrong number or type.
+    """
+    if type(plain) is not list or not plain:
+        raise ProtocolError("the peer sent something that is not a message")
+    number = plain[0]
+    if type(number) is not int or not 0 <= number < len(WORDS):
+        raise ProtocolError(f"the peer sent the unknown word {number!r:.40}")
+    fields = plain[1:]
+    shape = _SHAPES[number]
+    if len(fields) != len(shape) or not all(map(isinstance, fields, shape)):
+        raise ProtocolError(f"the peer sent a malformed {WORDS[number].__name__}")
+    return _MAKERS[number](fields)

@@ -1,0 +1,193 @@
+"""The scheduler: a tornado TCPServer around `SchedulerMachine`. It forwards what is the user's and never opens it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from tornado.ioloop import IOLoop
+
+from distributed_core import messages
+from distributed_core.comm.address import parse_address
+from distributed_core.comm.channel import Channel, open_channel
+from distributed_core.errors import ConnectionLost, NotEnoughWorkers, UsageError
+from distributed_core.machines.scheduler import SchedulerMachine, events, instructions
+from distributed_core.servers.shell import Server
+from distributed_core.settings import DEFAULT_PORT, SchedulerSettings
+
+logger = logging.getLogger(__name__)
+
+RELAYED = ("get_data", "put_data")
+"""What a client that cannot reach the workers may ask of them through the scheduler."""
+
+
+class Scheduler(Server):
+    """The one process that knows where everything is.
+
+    Parameters
+    ----------
+    loop, host, credential, insecure
+        As for every `Server`.
+    settings
+        Limits and intervals of its machine.
+
+    Examples
+    --------
+    >>> s = Scheduler(loop=loop)
+    >>> s.start(8786)
+    """
+
+    kind = "Scheduler"
+    default_port = DEFAULT_PORT
+
+    def __init__(
+        self,
+        loop: IOLoop | None = None,
+        *,
+        host: str | None = None,
+        credential: str | os.PathLike[str] | None = None,
+        insecure: bool = False,
+        settings: SchedulerSettings | None = None,
+    ) -> None:
+        super().__init__(loop=loop, host=host, credential=credential, insecure=insecure)
+        self.machine = SchedulerMachine(settings)
+        self._peers: dict[int, Channel] = {}
+        self._peer_count = 0
+        self._workers_changed: list[asyncio.Future[None]] = []
+        self._relays: dict[str, Channel] = {}
+        self.handlers |= {
+            "holders": self._handle_holders,
+            "wait_for_workers": self._handle_wait_for_workers,
+            "relay": self._handle_relay,
+        }
+
+    # --- the loop around the machine ------------------------------------------------------------------------------------
+
+    def feed(self, event: events.SchedulerEvent) -> None:
+        """Give the machine an event and carry out what it asks for."""
+        peers = self._peers
+        for asked in self.machine.handle(event, self.loop.time()):
+            if type(asked) is instructions.Send:
+                channel = peers.get(asked.peer)
+                if channel is not None:
+                    send = channel.send
+                    for message in asked.messages:
+                        send(message)
+            elif type(asked) is instructions.Drop:
+                channel = peers.get(asked.peer)
+                if channel is not None:
+                    logger.warning("%s dropped a peer at %s: %s", self.id, channel.stream.peer, asked.reason)
+                    channel.abort()
+            elif type(asked) is instructions.WatchLiveness:
+                self.loop.call_later(asked.delay_s, self._check_liveness)
+
+    def _check_liveness(self) -> None:
+        if self.exit_code is None:
+            self.feed(events.LivenessChecked())
+
+    # --- peers ------------------------------------------------------------------------------------------------------------
+
+    def welcome(self, channel: Channel, hello: messages.Hello) -> tuple[int, Callable[[], Awaitable[None]]]:
+        if hello.role not in ("worker", "client"):
+            return super().welcome(channel, hello)
+        details = hello.details
+        peer = self._peer_count + 1
+        join: events.SchedulerEvent
+        leave: events.SchedulerEvent
+        if hello.role == "worker":
+            name, nthreads = str(details["name"]), int(details["nthreads"])
+            address = str(details["address"])
+            parse_address(address)
+            if nthreads < 1:
+                raise UsageError("a worker needs at least one thread")
+            if any(worker.address == address for worker in self.machine.ledger.workers.values()):
+                raise UsageError(f"a worker at {address} is registered already")
+            join = events.WorkerJoined(peer, address, name, nthreads, dict(details))
+            leave = events.WorkerLost(peer)
+        else:
+            join, leave = events.ClientJoined(peer, str(details.get("id", ""))), events.ClientLost(peer)
+        self._peer_count = peer
+        return peer, lambda: self._serve_peer(channel, peer, join, leave)
+
+    async def _serve_peer(
+        self, channel: Channel, peer: int, join: events.SchedulerEvent, leave: events.SchedulerEvent
+    ) -> None:
+        self._peers[peer] = channel
+        self.feed(join)
+        logger.info("%s: %s", self.id, join)
+        self._announce(join)
+        try:
+            while True:
+                batch = await channel.read()
+                for message in batch:
+                    if type(message) is messages.Request:
+                        batch = self._split_requests(channel, peer, batch)
+                        break
+                if batch:
+                    self.feed(events.Received(peer, batch))
+        finally:
+            del self._peers[peer]
+            self.feed(leave)
+            logger.info("%s: %s", self.id, leave)
+            self._announce(leave)
+
+    def _split_requests(self, channel: Channel, peer: int, batch: list[Any]) -> list[Any]:
+        rest = []
+        for message in batch:
+            if type(message) is messages.Request:
+                self.dispatch(channel, message, peer=peer)
+            else:
+                rest.append(message)
+        return rest
+
+    def _announce(self, event: events.SchedulerEvent) -> None:
+        if type(event) in (events.WorkerJoined, events.WorkerLost):
+            waiters, self._workers_changed = self._workers_changed, []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    # --- handlers -----------------------------------------------------------------------------------------------------------
+
+    def identity(self) -> dict[str, Any]:
+        """Return what this scheduler is, and its workers by address."""
+        return {**super().identity(), "workers": self.machine.worker_details()}
+
+    async def _handle_holders(self, numbers: list[int], peer: int = 0) -> list[Any]:
+        if peer not in self.machine.ledger.clients:
+            raise UsageError("only a client can ask where its futures are")
+        return self.machine.holders(peer, numbers)
+
+    async def _handle_wait_for_workers(self, n: int, timeout: float | None = None, **context: Any) -> int:
+        deadline = None if timeout is None else self.loop.time() + timeout
+        workers = self.machine.ledger.workers
+        while len(workers) < n:
+            waiter = asyncio.get_running_loop().create_future()
+            self._workers_changed.append(waiter)
+            left_s = None if deadline is None else max(0.0, deadline - self.loop.time())
+            try:
+                await asyncio.wait_for(waiter, left_s)
+            except TimeoutError:
+                text = f"{len(workers)} of {n} workers registered within {timeout:g} s; look at the others' output"
+                raise NotEnoughWorkers(text) from None
+        return len(workers)
+
+    async def _handle_relay(self, address: str, op: str, arguments: dict[str, Any], **context: Any) -> Any:
+        """Call a worker for a client that cannot reach it; the payloads pass through unopened."""
+        if op not in RELAYED:
+            raise UsageError(f"{op!r:.40} is not relayed")
+        if not any(worker.address == address for worker in self.machine.ledger.workers.values()):
+            raise ConnectionLost(f"no worker at {address} is registered")
+        channel = self._relays.get(address)
+        if channel is None or channel.stream.closed:
+            channel, _ = await open_channel(parse_address(address), self.credential, "rpc")
+            channel.read_replies()
+            self._relays[address] = channel
+        return await channel.call(op, arguments)
+
+    async def closing(self) -> None:
+        for channel in self._relays.values():
+            channel.abort()

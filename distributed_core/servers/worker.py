@@ -1,0 +1,348 @@
+"""A worker: a tornado TCPServer around `WorkerMachine`, its threads, and the data that they left."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+from tornado.ioloop import IOLoop
+
+from distributed_core import messages
+from distributed_core.comm.address import Address, format_address, parse_address
+from distributed_core.comm.channel import Channel, open_channel
+from distributed_core.errors import (
+    ConnectError,
+    ConnectionLost,
+    CredentialRefused,
+    EngineError,
+    NotSerializable,
+    ProtocolError,
+    RemoteError,
+)
+from distributed_core.machines.worker import WorkerMachine, events, instructions
+from distributed_core.protocol import payload as payloads
+from distributed_core.servers.executor import Body, Threads, Unsendable, Work
+from distributed_core.servers.shell import Server
+from distributed_core.settings import DEFAULT_PORT, WorkerSettings
+
+logger = logging.getLogger(__name__)
+
+FIRST_RETRY_S = 0.02
+RETRY_MAX_S = 1.0
+#: Data above this size is serialized in a thread, so that heartbeats and small transfers go on.
+SERIALIZE_ASIDE_BYTES = 1 << 20
+EXIT_NO_SCHEDULER = 1
+
+
+class Worker(Server):
+    """Runs tasks in threads and keeps their results.
+
+    Parameters
+    ----------
+    scheduler_host, scheduler_port
+        Where the scheduler listens.
+    loop, host, credential, insecure
+        As for every `Server`. Without `host`, the worker listens on all interfaces and tells others the address from
+        which it reaches the scheduler.
+    nthreads
+        Tasks that run at once; by default one per core.
+    name
+        For people; by default the address.
+    death_timeout_s
+        How long to look for the scheduler, at first and whenever it is lost; then the worker closes with exit code 1.
+    local_directory
+        Where the worker keeps files; by default a new folder under the system's temporary one.
+
+    Examples
+    --------
+    >>> w = Worker('192.168.0.1', 8786, loop=loop)
+    >>> w.start(0)
+    """
+
+    kind = "Worker"
+
+    def __init__(
+        self,
+        scheduler_host: str = "127.0.0.1",
+        scheduler_port: int = DEFAULT_PORT,
+        *,
+        loop: IOLoop | None = None,
+        host: str | None = None,
+        credential: str | os.PathLike[str] | None = None,
+        insecure: bool = False,
+        nthreads: int | None = None,
+        name: str | None = None,
+        death_timeout_s: float = 60.0,
+        local_directory: str | None = None,
+        settings: WorkerSettings | None = None,
+    ) -> None:
+        super().__init__(loop=loop, host=host, credential=credential, insecure=insecure)
+        self.scheduler_address = Address(scheduler_host or "127.0.0.1", scheduler_port)
+        self.nthreads = nthreads or os.cpu_count() or 1
+        self.name = name
+        self.death_timeout_s = death_timeout_s
+        self.local_directory = local_directory
+        self.settings = settings or WorkerSettings()
+        self.failure: EngineError | None = None
+        #: Called with the worker when it has registered, each time.
+        self.on_registered: Callable[[Worker], None] | None = None
+        self.machine = WorkerMachine(self.settings)
+        self.data: dict[int, Any] = {}
+        self.scheduler: Channel | None = None
+        self._bodies: dict[int, Body] = {}
+        self._threads: Threads | None = None
+        self._peers: dict[str, Channel] = {}
+        self._registration = 0
+        self.handlers |= {"get_data": self._handle_get_data, "put_data": self._handle_put_data}
+
+    # --- life -------------------------------------------------------------------------------------------------------------
+
+    def started(self) -> None:
+        self.background(self._live())
+
+    async def _live(self) -> None:
+        try:
+            while True:
+                channel = await self._register()
+                try:
+                    await self._obey(channel)
+                except (ConnectionLost, ProtocolError) as error:
+                    logger.warning("%s lost the scheduler: %s", self.id, error)
+                finally:
+                    self._reset()
+        except EngineError as error:
+            self.failure = error
+            await self.close(EXIT_NO_SCHEDULER)
+
+    async def _register(self) -> Channel:
+        """Find the scheduler, for at most the death timeout, and register there."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.death_timeout_s
+        retry_s = FIRST_RETRY_S
+        while True:
+            left_s = deadline - loop.time()
+            try:
+                return await self._try_to_register(max(0.1, min(10.0, left_s)))
+            except CredentialRefused:
+                raise
+            except (ConnectError, ConnectionLost) as error:
+                where = format_address(self.scheduler_address)
+                if left_s <= retry_s:
+                    text = (
+                        f"no scheduler at {where} within {self.death_timeout_s:g} s ({error}); start dscheduler there"
+                    )
+                    raise ConnectError(text) from error
+                logger.debug("%s: %s", self.id, error)
+            await asyncio.sleep(retry_s)
+            retry_s = min(RETRY_MAX_S, retry_s * 1.6)
+
+    async def _try_to_register(self, timeout_s: float) -> Channel:
+        if self.host is None:
+            # What others reach is the address that leads to the scheduler.
+            probe, _ = await open_channel(self.scheduler_address, self.credential, "rpc", timeout_s=timeout_s)
+            self.host = probe.stream.local.host
+            await probe.close()
+        details = {
+            "address": self.address,
+            "name": self.name or self.address,
+            "nthreads": self.nthreads,
+            "pid": os.getpid(),
+            "id": self.id,
+        }
+        channel, _ = await open_channel(self.scheduler_address, self.credential, "worker", details, timeout_s)
+        return channel
+
+    async def _obey(self, channel: Channel) -> None:
+        """Do what the scheduler says until the connection ends."""
+        loop = asyncio.get_running_loop()
+        self._registration += 1
+        self.machine = WorkerMachine(self.settings)
+        self._threads = Threads(self.nthreads, self._take_reports, self.settings.inline_result_bytes_max, loop)
+        self.scheduler = channel
+        self._channels[channel] = None
+        if self.local_directory is None:
+            self.local_directory = tempfile.mkdtemp(prefix="dworker-")
+        self._heartbeat(self._registration)
+        if self.on_registered is not None:
+            self.on_registered(self)
+        while True:
+            batch = await channel.read()
+            if batch:
+                self.feed(events.Instructed(batch))
+
+    def _reset(self) -> None:
+        """Forget what belonged to the lost scheduler: its ids mean nothing to the next one."""
+        self._registration += 1
+        if self._threads is not None:
+            self._threads.close()
+        if self.scheduler is not None:
+            self._channels.pop(self.scheduler, None)
+            self.scheduler.abort()
+        self.scheduler = None
+        self._threads = None
+        self.data = {}
+        self._bodies = {}
+
+    def _heartbeat(self, registration: int) -> None:
+        if registration != self._registration or self.scheduler is None:
+            return
+        import psutil
+
+        memory = psutil.Process().memory_info().rss
+        self.scheduler.send(messages.Heartbeat({"memory_bytes": memory, "held": len(self.data)}))
+        self.loop.call_later(self.settings.heartbeat_interval_s, self._heartbeat, registration)
+
+    async def closing(self) -> None:
+        self._registration += 1
+        if self._threads is not None:
+            self._threads.close()
+        for channel in self._peers.values():
+            channel.abort()
+        if self.local_directory is not None and os.path.isdir(self.local_directory):
+            try:
+                os.rmdir(self.local_directory)
+            except OSError:
+                logger.debug("%s leaves %s, which is not empty", self.id, self.local_directory)
+
+    # --- the loop around the machine --------------------------------------------------------------------------------------
+
+    def feed(self, event: events.WorkerEvent) -> None:
+        """Give the machine an event and carry out what it asks for."""
+        for asked in self.machine.handle(event, self.loop.time()):
+            self._PERFORM[type(asked)](self, asked)
+
+    def _report(self, asked: instructions.Report) -> None:
+        channel = self.scheduler
+        if channel is not None:
+            for message in asked.messages:
+                channel.send(message)
+
+    def _execute(self, asked: instructions.Execute) -> None:
+        data = self.data
+        inputs = [data[task] for task in asked.inputs] if asked.inputs else []
+        assert self._threads is not None
+        self._threads.submit(Work(asked.run, asked.task, self._bodies[asked.function], asked.payload, inputs))
+
+    def _abandon(self, asked: instructions.Abandon) -> None:
+        assert self._threads is not None
+        self._threads.abandon(asked.run)
+
+    def _discard(self, asked: instructions.Discard) -> None:
+        for task in asked.tasks:
+            self.data.pop(task, None)
+
+    def _keep_function(self, asked: instructions.KeepFunction) -> None:
+        self._bodies[asked.function] = Body(asked.name, asked.body)
+
+    def _drop_functions(self, asked: instructions.DropFunctions) -> None:
+        for function in asked.functions:
+            self._bodies.pop(function, None)
+
+    def _take_reports(self, batch: list[tuple[Any, Any]]) -> None:
+        """Keep the results of the runs that still count, then let the machine report them."""
+        runs, data = self.machine.runs, self.data
+        reports = []
+        for report, value in batch:
+            run = runs.get(report.run)
+            if run is not None:
+                reports.append(report)
+                if type(report) is events.RunFinished:
+                    data[run.task] = value
+        if reports:
+            self.feed(events.Executed(reports))
+
+    # --- data to and from peers ---------------------------------------------------------------------------------------------
+
+    def _fetch(self, asked: instructions.Fetch) -> None:
+        self.background(self._fetch_from(asked.address, asked.tasks, self._registration))
+
+    async def _fetch_from(self, address: str, tasks: list[int], registration: int) -> None:
+        event: events.WorkerEvent
+        try:
+            found = await self._ask_peer(address, tasks)
+        except (EngineError, OSError, TimeoutError) as error:
+            logger.info("%s could not fetch from %s: %s", self.id, address, error)
+            event = events.PeerUnreachable(address, tasks)
+        else:
+            arrived = []
+            for task, frames, text in found:
+                value = Unsendable(text) if text is not None else await self._open(frames)
+                if registration == self._registration:
+                    self.data.setdefault(task, value)
+                    arrived.append((task, payloads.sizeof(value)))
+            got = {task for task, _ in arrived}
+            event = events.DataFetched(address, arrived, [task for task in tasks if task not in got])
+        if registration == self._registration:
+            self.feed(event)
+
+    async def _ask_peer(self, address: str, tasks: list[int]) -> list[Any]:
+        """Ask over the kept connection; once more over a new one if that had broken meanwhile."""
+        channel = self._peers.get(address)
+        if channel is not None and not channel.stream.closed:
+            try:
+                return list(await channel.call("get_data", {"tasks": tasks}))
+            except ConnectionLost:
+                logger.debug("%s: the kept connection to %s had broken", self.id, address)
+        channel, _ = await open_channel(parse_address(address), self.credential, "rpc")
+        channel.read_replies()
+        self._peers[address] = channel
+        return list(await channel.call("get_data", {"tasks": tasks}))
+
+    async def _open(self, frames: list[Any]) -> Any:
+        try:
+            return payloads.loads(frames)
+        except Exception as error:
+            return Unsendable(f"an input could not be opened on worker {self.address}: {type(error).__name__}: {error}")
+
+    async def _handle_get_data(self, tasks: list[int]) -> list[Any]:
+        """Return `[task, frames, None]`, or `[task, None, sentence]` where the data cannot be serialized."""
+        found = []
+        for task in tasks:
+            if task not in self.data:
+                continue
+            value = self.data[task]
+            try:
+                if payloads.sizeof(value) > SERIALIZE_ASIDE_BYTES:
+                    frames = await asyncio.to_thread(payloads.dumps, value)
+                else:
+                    frames = payloads.dumps(value)
+                found.append([task, frames, None])
+            except NotSerializable as error:
+                found.append([task, None, str(error)])
+        return found
+
+    async def _handle_put_data(self, items: list[Any]) -> int:
+        """Keep `[task, frames]` that a client scattered; return how many."""
+        if self.scheduler is None:
+            raise RemoteError("this worker is not registered at a scheduler")
+        kept = []
+        for task, frames in items:
+            value = await self._open(frames)
+            self.data[task] = value
+            kept.append((task, payloads.sizeof(value)))
+        self.feed(events.DataPut(kept))
+        return len(kept)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what this worker is, as plain data."""
+        return {
+            **super().identity(),
+            "name": self.name or self.address,
+            "nthreads": self.nthreads,
+            "center": format_address(self.scheduler_address),
+            "scheduler": format_address(self.scheduler_address),
+        }
+
+    _PERFORM: dict[type, Callable[..., None]] = {
+        instructions.Report: _report,
+        instructions.Execute: _execute,
+        instructions.Abandon: _abandon,
+        instructions.Fetch: _fetch,
+        instructions.Discard: _discard,
+        instructions.KeepFunction: _keep_function,
+        instructions.DropFunctions: _drop_functions,
+    }

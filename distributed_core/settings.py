@@ -1,0 +1,55 @@
+"""Limits and intervals, frozen; the unit is the last word of each name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DEFAULT_PORT = 8786
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerSettings:
+    """What the scheduler's machine decides by.
+
+    Each worker is filled with expected work of `fill_s` seconds per thread, and with at least one task more than it has
+    threads: enough to hide the way to the scheduler and back, not so much that others starve.
+    """
+
+    fill_s: float = 0.010
+    unknown_duration_s: float = 0.5
+    """Assumed for a function that never ran, so that a worker first gets a few of its tasks only."""
+    duration_weight: float = 0.5
+    """Weight of the newest measurement in the moving mean of a function's duration."""
+    bandwidth_bytes_per_s: float = 200e6
+    transfer_latency_s: float = 0.001
+    allowed_failures: int = 3
+    """A task that was running when this many workers and one more died is not tried again."""
+    allowed_fetch_failures: int = 10
+    worker_silence_max_s: float = 60.0
+    """A worker that sent nothing, not even a heartbeat, for so long is given up."""
+    liveness_interval_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What a worker's machine decides by."""
+
+    fetch_tasks_max: int = 1000
+    fetch_bytes_max: int = 64 << 20
+    """One request to a peer asks for at most so many tasks and bytes."""
+    heartbeat_interval_s: float = 1.0
+    inline_result_bytes_max: int = 1024
+    """A result up to this size travels inside the report of its completion."""
+
+
+@dataclass(frozen=True, slots=True)
+class NannySettings:
+    """How a nanny treats the worker process that it keeps alive."""
+
+    first_backoff_s: float = 0.1
+    backoff_max_s: float = 10.0
+    healthy_after_s: float = 10.0
+    """A process that lived so long resets the back-off."""
+    stop_grace_s: float = 3.0
+    memory_interval_s: float = 0.2
+    memory_restart_fraction: float = 0.95
