@@ -1,8 +1,8 @@
 """Every word on the wire, by direction.
 
-A message is a named tuple; on the wire it is an array whose first element is its place in `WORDS`. So a new word goes to
-the end of that tuple, and a changed one raises `PROTOCOL_VERSION`. What a message carries of the user's (`Payload`) is a
-list of opaque frames that the scheduler forwards and never opens.
+A message is a named tuple; on the wire it is an array whose first element is its place in `WORDS`. So a new word goes
+to the end of that tuple, and a changed one raises `PROTOCOL_VERSION`. What a message carries of the user's (`Payload`)
+is a list of opaque frames that the scheduler forwards and never opens.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Payload = list[Any]
 """Opaque frames: bytes, or out-of-band buffers of the codec."""
 
 
-# --- any connection ---------------------------------------------------------------------------------------------------
+# --- any connection -------------------------------------------------------------------------------
 
 
 class Hello(NamedTuple):
@@ -60,7 +60,7 @@ class Reply(NamedTuple):
     value: Any
 
 
-# --- client to scheduler ----------------------------------------------------------------------------------------------
+# --- client to scheduler --------------------------------------------------------------------------
 
 
 class Submission(NamedTuple):
@@ -97,7 +97,7 @@ class Complaint(NamedTuple):
     items: list[Any]
 
 
-# --- scheduler to client ----------------------------------------------------------------------------------------------
+# --- scheduler to client --------------------------------------------------------------------------
 
 
 class Finished(NamedTuple):
@@ -138,7 +138,7 @@ class Placement(NamedTuple):
     address: str
 
 
-# --- scheduler to worker ----------------------------------------------------------------------------------------------
+# --- scheduler to worker --------------------------------------------------------------------------
 
 
 class FunctionBody(NamedTuple):
@@ -178,7 +178,7 @@ class Disposal(NamedTuple):
     tasks: list[int]
 
 
-# --- worker to scheduler ----------------------------------------------------------------------------------------------
+# --- worker to scheduler --------------------------------------------------------------------------
 
 
 class Completion(NamedTuple):
@@ -268,7 +268,8 @@ _TYPES: dict[str, Any] = {
     "Any": object,
 }
 _SHAPES: tuple[tuple[Any, ...], ...] = tuple(
-    tuple(_TYPES[getattr(field, "__forward_arg__", field)] for field in word.__annotations__.values()) for word in WORDS
+    tuple(_TYPES[str(getattr(field, "__forward_arg__", field))] for field in word.__annotations__.values())
+    for word in WORDS
 )
 _MAKERS: tuple[Callable[[Iterable[Any]], Any], ...] = tuple(word._make for word in WORDS)
 

@@ -1,1 +1,1 @@
-"""The commands: `dscheduler`, `dworker`, `dcluster`. Lines for people go to stdout, complaints in one line to stderr."""
+"""The commands: `dscheduler`, `dworker`, `dcluster`. Lines for people go to stdout, complaints to stderr."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
-class MemorySize(click.ParamType):
+class MemorySize(click.ParamType):  # type: ignore[type-arg]
     """Bytes, with a unit (`4GB`, `512MiB`), a fraction of the machine's memory (`0.5`), `auto`, or 0 for no limit."""
 
     name = "size"
@@ -122,10 +122,10 @@ async def _run(options: Options) -> int:
 
     def stop() -> None:
         for server in servers:
-            asyncio.ensure_future(server.close())
+            server.background(server.close())
 
     for server in servers:
-        server.on_registered = registered  # type: ignore[assignment]
+        server.on_registered = registered
         server.start(0 if options.nanny else options.worker_port)
     on_end_signals(stop)
     codes = await asyncio.gather(*(server.finished() for server in servers))

@@ -43,9 +43,9 @@ class LoopThread:
             raise RuntimeError(
                 "a blocking call on the client's own loop would never return; use an asynchronous client"
             )
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        future = asyncio.run_coroutine_threadsafe(_guarded(work), self.loop)
         try:
-            return future.result(timeout_s)
+            value, fatal = future.result(timeout_s)
         except concurrent.futures.TimeoutError:
             # Raised by the work itself, or by our waiting for it: the same to the caller.
             future.cancel()
@@ -54,9 +54,20 @@ class LoopThread:
             # Ctrl-C here must not leave the work running there.
             future.cancel()
             raise
+        if fatal is not None:
+            raise fatal
+        return value  # type: ignore[return-value]
 
     def stop(self) -> None:
         """End the loop and its thread."""
         self.loop.call_soon_threadsafe(self.loop.stop)
         if threading.current_thread() is not self._thread:
             self._thread.join(5.0)
+
+
+async def _guarded(work: Coroutine[Any, Any, T]) -> tuple[T | None, BaseException | None]:
+    """Carry a task's SystemExit or KeyboardInterrupt past the loop, which would end with it, to who asked."""
+    try:
+        return await work, None
+    except (SystemExit, KeyboardInterrupt) as error:
+        return None, error

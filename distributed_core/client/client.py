@@ -88,7 +88,7 @@ class Client:
                 raise
             _current.append(weakref.ref(self))
 
-    # --- life -------------------------------------------------------------------------------------------------------------
+    # --- life -------------------------------------------------------------------------------------
 
     @classmethod
     def current(cls) -> Client:
@@ -149,7 +149,7 @@ class Client:
         state = "closed" if self._closed else "open"
         return f"<Client of {format_address(self._session.address)}, {state}>"
 
-    # --- the bridge -------------------------------------------------------------------------------------------------------
+    # --- the bridge -------------------------------------------------------------------------------
 
     def sync(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine of the session and return its result."""
@@ -173,7 +173,7 @@ class Client:
             where = format_address(self._session.address)
             raise ClientClosed(f"the scheduler at {where} is gone; make a new Client when it is back")
 
-    # --- tasks ------------------------------------------------------------------------------------------------------------
+    # --- tasks ------------------------------------------------------------------------------------
 
     def submit(
         self,
@@ -296,7 +296,7 @@ class Client:
             numbers.append(future._cell.number)
         return numbers
 
-    # --- results ----------------------------------------------------------------------------------------------------------
+    # --- results ----------------------------------------------------------------------------------
 
     def gather(self, futures: Any, errors: str = "raise") -> Any:
         """Wait for futures and return their results, in the same nesting of lists, tuples, sets and dicts.
@@ -360,7 +360,7 @@ class Client:
         """Iterate over futures as they are done; see `distributed_core.as_completed`."""
         return waiting.as_completed(futures, **options)
 
-    # --- data ---------------------------------------------------------------------------------------------------------------
+    # --- data -------------------------------------------------------------------------------------
 
     def scatter(self, data: Any) -> Any:
         """Bring data to the workers.
@@ -406,7 +406,7 @@ class Client:
                 raise future._cell.exception()
         return futures
 
-    # --- the cluster ----------------------------------------------------------------------------------------------------------
+    # --- the cluster ------------------------------------------------------------------------------
 
     def wait_for_workers(self, n: int, timeout: float | None = None) -> Any:
         """Wait until at least `n` workers are registered.
@@ -420,7 +420,7 @@ class Client:
 
     async def _wait_for_workers(self, n: int, timeout: float | None) -> None:
         try:
-            await self._session.call("wait_for_workers", n=n, timeout=timeout)
+            await self._session.call("wait_for_workers", {"n": n, "timeout": timeout})
         except RemoteError as error:
             if str(error).startswith("NotEnoughWorkers: "):
                 raise NotEnoughWorkers(str(error).partition(": ")[2]) from None

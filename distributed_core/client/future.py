@@ -99,7 +99,7 @@ class Future:
         return None if cell.status == states.FINISHED else cell.exception()
 
     def traceback(self, timeout: float | None = None) -> Any:
-        """Wait for the end and return the traceback of the task's exception, or None; with an asynchronous client, a coroutine."""
+        """Wait for the end; return the traceback of the task's exception, or None (or a coroutine of it)."""
         return self.client._answer(self._traceback(timeout))
 
     async def _traceback(self, timeout: float | None) -> TracebackType | None:

@@ -1,4 +1,4 @@
-"""A client's connection to the scheduler. Its coroutines run on the session's loop; `post` and `release` in any thread."""
+"""A client's connection to the scheduler. Coroutines run on its loop, `post` and `release` in any thread."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Session:
         self._workers: dict[str, Channel] = {}
         self._unreachable: dict[str, None] = {}
 
-    # --- life -------------------------------------------------------------------------------------------------------------
+    # --- life -------------------------------------------------------------------------------------
 
     async def open(self, timeout_s: float) -> None:
         """Connect and greet; try again until `timeout_s` has passed.
@@ -125,7 +125,7 @@ class Session:
             self._listener.cancel()
             await asyncio.wait([self._listener])
 
-    # --- to the scheduler ---------------------------------------------------------------------------------------------------
+    # --- to the scheduler -------------------------------------------------------------------------
 
     def post(self, message: Any) -> None:
         """Queue a message; consecutive submissions leave as one."""
@@ -150,7 +150,7 @@ class Session:
         return True
 
     def release(self, cell: Cell) -> None:
-        """One `Future` of the cell is gone. Called by the garbage collector, in any thread at any point: takes no lock."""
+        """One `Future` of the cell is gone. The garbage collector calls it, anywhere: it takes no lock."""
         self._released.append(cell)
         self._wake()
 
@@ -179,7 +179,7 @@ class Session:
         if gone:
             self._channel.send(messages.Release(gone))
 
-    # --- from the scheduler -------------------------------------------------------------------------------------------------
+    # --- from the scheduler -----------------------------------------------------------------------
 
     def _hear(self, batch: list[Any]) -> None:
         cells = self.cells
@@ -211,14 +211,14 @@ class Session:
         if waiter is not None and not waiter.done():
             waiter.set_exception(ConnectionLost(message.text))
 
-    async def call(self, op: str, timeout_s: float | None = None, **arguments: Any) -> Any:
+    async def call(self, op: str, arguments: dict[str, Any] | None = None) -> Any:
         """Call a handler of the scheduler."""
         if self._channel is None or self.closed:
             raise ConnectionLost("the connection to the scheduler is closed")
         self._flush()
-        return await self._channel.call(op, arguments, timeout_s)
+        return await self._channel.call(op, arguments)
 
-    # --- waiting --------------------------------------------------------------------------------------------------------------
+    # --- waiting ----------------------------------------------------------------------------------
 
     async def settled(self, cells: Iterable[Cell]) -> None:
         """Return when none of `cells` is pending."""
@@ -254,7 +254,7 @@ class Session:
                 self.cells.unwatch(cell, wake_here)
             raise
 
-    # --- data -----------------------------------------------------------------------------------------------------------------
+    # --- data -------------------------------------------------------------------------------------
 
     async def fetch(self, cells: list[Cell]) -> dict[int, list[Any] | NotSerializable]:
         """Return the payloads of finished cells by number, from wherever they are; wait for what is computed again.
@@ -277,7 +277,7 @@ class Session:
                 return got
             if attempt:
                 await asyncio.sleep(0.01 * 2 ** min(attempt, 6))
-            located = await self.call("holders", numbers=[cell.number for cell in missing])
+            located = await self.call("holders", {"numbers": [cell.number for cell in missing]})
             by_address: dict[str, dict[int, int]] = {}
             for number, task, addresses in located:
                 by_address.setdefault(addresses[number % len(addresses)], {})[task] = number
@@ -313,7 +313,7 @@ class Session:
                 if self.direct:
                     raise
                 self._unreachable[address] = None
-        return await self.call("relay", address=address, op=op, arguments=arguments)
+        return await self.call("relay", {"address": address, "op": op, "arguments": arguments})
 
     async def scatter(self, items: list[tuple[Cell, list[Any], int]]) -> None:
         """Bring data, (cell, frames, bytes) each, to the workers that the scheduler names.
@@ -331,9 +331,10 @@ class Session:
             by_address: dict[str, list[Any]] = {}
             for cell, frames, _ in items:
                 waiter = self._placements[cell.number]
-                settled = asyncio.ensure_future(self.settled([cell]))
                 # A key that exists already gets no placement: its data is there.
-                await asyncio.wait([waiter, settled], return_when=asyncio.FIRST_COMPLETED)
+                settled = asyncio.ensure_future(self.settled([cell]))
+                either: list[asyncio.Future[Any]] = [waiter, settled]
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
                 settled.cancel()
                 if waiter.done():
                     task, address = waiter.result()

@@ -152,10 +152,15 @@ class as_completed:
 
     async def _next_here(self) -> Future:
         loop = asyncio.get_running_loop()
+        some = asyncio.Event()
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(some.set)
+
         while True:
-            some = asyncio.Event()
+            some.clear()
             with self._lock:
-                self._wakers.append(lambda: loop.call_soon_threadsafe(some.set))
+                self._wakers.append(wake)
             try:
                 return self._done.get_nowait()
             except queue.Empty:

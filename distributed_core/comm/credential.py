@@ -1,4 +1,4 @@
-"""The cluster's credential: one private key and one certificate, which every member holds and which every member demands.
+"""The cluster's credential: one key and one certificate, which every member holds and demands.
 
 Mutual TLS with a single self-signed certificate as its own trust anchor: whoever can show it is in the cluster, whoever
 cannot is out. So host names are not checked (nodes come and go under any name), and nothing has to be signed.

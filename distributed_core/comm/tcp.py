@@ -58,7 +58,7 @@ class TCPStream(Stream):
                 view = decoder.wanted()
                 if view is not None:
                     nbytes = min(len(view), PIECE_BYTES)
-                    await self._io.read_into(view[:nbytes])
+                    await self._io.read_into(view[:nbytes])  # type: ignore[arg-type]
                     view.release()
                     decoder.filled(nbytes)
                 else:

@@ -110,7 +110,7 @@ class Decoder:
         """`nbytes` were read into the memory that `wanted` gave; that view must be released by now."""
         self._large_filled += nbytes
 
-    # --- inside -----------------------------------------------------------------------------------------------------------
+    # --- inside -----------------------------------------------------------------------------------
 
     def _available(self) -> int:
         return len(self._buffer) - self._start

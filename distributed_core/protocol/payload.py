@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import pickle
 import sys
+import sysconfig
 import threading
 from collections.abc import Callable
+from functools import cache
 from hashlib import blake2b
 from types import TracebackType
 from typing import Any
@@ -22,6 +24,9 @@ Frames = list[Any]
 
 _SMALL_ITEMS_MAX = 16
 _SMALL_DEPTH_MAX = 3
+#: Names of modules that workers cannot import; whatever mentions them is pickled by value.
+_by_value: list[bytes] = [b"__main__"]
+_OURS = ("distributed_core", "dec2")
 _PLAIN = (int, float, bool, type(None), complex)
 
 
@@ -36,7 +41,7 @@ class _Context(threading.local):
 _context = _Context()
 
 
-# --- values -----------------------------------------------------------------------------------------------------------
+# --- values ---------------------------------------------------------------------------------------
 
 
 def dumps(value: Any) -> Frames:
@@ -53,7 +58,7 @@ def dumps(value: Any) -> Frames:
     try:
         try:
             body = pickle.dumps(value, 5, buffer_callback=buffers.append)
-            if b"__main__" in body:
+            if any(name in body for name in _by_value):
                 # What the caller's script defines cannot be imported elsewhere: it travels by value.
                 buffers.clear()
                 body = cloudpickle.dumps(value, 5, buffer_callback=buffers.append)
@@ -93,19 +98,39 @@ def _memory(part: Any) -> Any:
     return view if isinstance(view, memoryview) and not view.readonly else bytearray(view)
 
 
-# --- functions --------------------------------------------------------------------------------------------------------
+# --- functions ------------------------------------------------------------------------------------
 
 
 def dumps_function(function: Callable[..., Any]) -> bytes:
-    """Return a function as bytes: by reference where it can be imported, else by value.
+    """Return a function as bytes: by reference where it is installed, else by value.
+
+    A module that is not installed (a script's neighbour, a test) is taken for one that workers do not have.
 
     Raises
     ------
     NotSerializable
         It, or what it closes over, cannot be pickled.
     """
+    _note_module(getattr(function, "__module__", None))
     frames = dumps(function)
     return pickle.dumps([bytes(part.view) if isinstance(part, Buffer) else part for part in frames], 5)
+
+
+def _note_module(name: str | None) -> None:
+    module = sys.modules.get(name) if name else None
+    path = getattr(module, "__file__", None)
+    if module is None or name is None or path is None or name.partition(".")[0] in _OURS:
+        return
+    encoded = name.encode()
+    if encoded not in _by_value and not path.startswith(_installed()):
+        cloudpickle.register_pickle_by_value(module)
+        _by_value.append(encoded)
+
+
+@cache
+def _installed() -> tuple[str, ...]:
+    """Return the folders of the standard library and of installed packages."""
+    return tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
 def loads_function(body: bytes) -> Callable[..., Any]:
@@ -120,7 +145,7 @@ def function_digest(body: bytes) -> bytes:
     return blake2b(body, digest_size=16).digest()
 
 
-# --- calls, whose arguments may refer to results that are elsewhere ------------------------------------------------------
+# --- calls, whose arguments may refer to results that are elsewhere -------------------------------
 
 
 def dumps_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Frames, list[Any]]:
@@ -182,7 +207,7 @@ def loads_call(frames: Frames, values: list[Any]) -> tuple[tuple[Any, ...], dict
         _context.values.pop()
 
 
-# --- exceptions -------------------------------------------------------------------------------------------------------
+# --- exceptions -----------------------------------------------------------------------------------
 
 
 class RemoteException(Exception):
@@ -243,7 +268,7 @@ def loads_exception(frames: Frames) -> BaseException:
         return RemoteException(f"a task's exception could not be opened here ({type(problem).__name__}: {problem})")
 
 
-# --- sizes ------------------------------------------------------------------------------------------------------------
+# --- sizes ----------------------------------------------------------------------------------------
 
 
 def sizeof(value: Any) -> int:

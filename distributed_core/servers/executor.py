@@ -138,7 +138,7 @@ class Threads:
                 logger.debug("a task ended after the worker's loop was closed")
 
     def _flush(self) -> None:
-        # First the flag, then the queue: a thread that comes in between wakes the loop once too often, never too seldom.
+        # First the flag, then the queue: a thread in between wakes the loop once too often, never too seldom.
         self._waking = False
         batch = []
         reports = self._reports

@@ -89,7 +89,7 @@ class Nanny(Server):
         }
         self.handlers["kill"] = self._handle_kill
 
-    # --- life ---------------------------------------------------------------------------------------------------------------
+    # --- life -------------------------------------------------------------------------------------
 
     def started(self) -> None:
         self.feed(words.StartWanted())
@@ -179,7 +179,7 @@ class Nanny(Server):
     async def _close_now(self, exit_code: int) -> None:
         await super().close(exit_code)
 
-    # --- handlers -------------------------------------------------------------------------------------------------------------
+    # --- handlers ---------------------------------------------------------------------------------
 
     def identity(self) -> dict[str, Any]:
         """Return what this nanny is, as plain data."""

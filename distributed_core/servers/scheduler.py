@@ -64,7 +64,7 @@ class Scheduler(Server):
             "relay": self._handle_relay,
         }
 
-    # --- the loop around the machine ------------------------------------------------------------------------------------
+    # --- the loop around the machine --------------------------------------------------------------
 
     def feed(self, event: events.SchedulerEvent) -> None:
         """Give the machine an event and carry out what it asks for."""
@@ -88,7 +88,7 @@ class Scheduler(Server):
         if self.exit_code is None:
             self.feed(events.LivenessChecked())
 
-    # --- peers ------------------------------------------------------------------------------------------------------------
+    # --- peers ------------------------------------------------------------------------------------
 
     def welcome(self, channel: Channel, hello: messages.Hello) -> tuple[int, Callable[[], Awaitable[None]]]:
         if hello.role not in ("worker", "client"):
@@ -150,7 +150,7 @@ class Scheduler(Server):
                 if not waiter.done():
                     waiter.set_result(None)
 
-    # --- handlers -----------------------------------------------------------------------------------------------------------
+    # --- handlers ---------------------------------------------------------------------------------
 
     def identity(self) -> dict[str, Any]:
         """Return what this scheduler is, and its workers by address."""

@@ -77,7 +77,7 @@ class Server(TCPServer):
             "terminate": self._handle_terminate,
         }
 
-    # --- life -----------------------------------------------------------------------------------------------------------
+    # --- life -------------------------------------------------------------------------------------
 
     def start(self, port: int | None = None) -> None:  # type: ignore[override]
         """Listen on `port` (0: any free one) and serve; return once others can connect.
@@ -159,7 +159,7 @@ class Server(TCPServer):
         if not task.cancelled() and task.exception() is not None:
             logger.error("%s: a background task failed", self.id, exc_info=task.exception())
 
-    # --- connections ------------------------------------------------------------------------------------------------------
+    # --- connections ------------------------------------------------------------------------------
 
     async def handle_stream(self, stream: IOStream, address: Any) -> None:
         """Greet whoever connected and serve it; a peer that misbehaves is dropped with one log line."""
@@ -235,7 +235,7 @@ class Server(TCPServer):
             channel.send(reply)
             await channel.stream.drain()
 
-    # --- handlers that every server has -------------------------------------------------------------------------------------
+    # --- handlers that every server has -----------------------------------------------------------
 
     async def _handle_identity(self, **context: Any) -> dict[str, Any]:
         return self.identity()

@@ -99,7 +99,7 @@ class Worker(Server):
         self._registration = 0
         self.handlers |= {"get_data": self._handle_get_data, "put_data": self._handle_put_data}
 
-    # --- life -------------------------------------------------------------------------------------------------------------
+    # --- life -------------------------------------------------------------------------------------
 
     def started(self) -> None:
         self.background(self._live())
@@ -208,7 +208,7 @@ class Worker(Server):
             except OSError:
                 logger.debug("%s leaves %s, which is not empty", self.id, self.local_directory)
 
-    # --- the loop around the machine --------------------------------------------------------------------------------------
+    # --- the loop around the machine --------------------------------------------------------------
 
     def feed(self, event: events.WorkerEvent) -> None:
         """Give the machine an event and carry out what it asks for."""
@@ -255,7 +255,7 @@ class Worker(Server):
         if reports:
             self.feed(events.Executed(reports))
 
-    # --- data to and from peers ---------------------------------------------------------------------------------------------
+    # --- data to and from peers -------------------------------------------------------------------
 
     def _fetch(self, asked: instructions.Fetch) -> None:
         self.background(self._fetch_from(asked.address, asked.tasks, self._registration))

@@ -5,7 +5,7 @@
     workers.py   a worker: the real machine, simulated threads and data
     run.py       one world from a seed to its end, with the oracle that judges it
 
-The same seed gives the same trace. `python -m tests sim --seeds N` runs many; a failing one prints the line that replays it.
+The same seed gives the same trace. `python -m tests sim --seeds N` runs many; a failing one prints its replay.
 """
 
 from distributed_core.sim.run import Outcome, simulate

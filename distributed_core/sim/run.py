@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from distributed_core import messages
@@ -81,7 +82,7 @@ class _Simulation:
         futures = sum(len(client.jobs) for client in self.clients)
         return Outcome(self.seed, self.world.trace, self.world.events, futures, self.kills)
 
-    # --- the scheduler's shell ----------------------------------------------------------------------------------------------
+    # --- the scheduler's shell --------------------------------------------------------------------
 
     def _feed(self, event: events.SchedulerEvent) -> None:
         asked = self.scheduler.handle(event, self.world.now)
@@ -97,7 +98,7 @@ class _Simulation:
         self._peers += 1
         return self._peers
 
-    # --- workers ------------------------------------------------------------------------------------------------------------
+    # --- workers ----------------------------------------------------------------------------------
 
     def _add_worker(self) -> None:
         peer = self._next_peer()
@@ -125,7 +126,7 @@ class _Simulation:
         self.world.later(self.delay_s * 4, lambda: self._feed(events.WorkerLost(worker.peer)))
         self.world.later(self.source.uniform(0.0, 1.0), self._add_worker)
 
-    # --- clients --------------------------------------------------------------------------------------------------------------
+    # --- clients ----------------------------------------------------------------------------------
 
     def _add_client(self) -> None:
         peer = self._next_peer()
@@ -146,7 +147,7 @@ class _Simulation:
             chunk, jobs = jobs[:size], jobs[size:]
             # Later chunks may build on this one: their times only grow.
             start_s += self.source.uniform(0.0, 0.5) if self.source.random() < 0.3 else 0.0
-            batch = []
+            batch: list[Any] = []
             for job in chunk:
                 client.status[job.number] = "pending"
                 if job.scattered:
@@ -155,13 +156,13 @@ class _Simulation:
                     task = [job.number, None, DIGEST, [job.label, job.bad], job.inputs, self.source.randint(0, 1)]
                     batch.append(messages.Submission(functions, [task]))
                     functions = []
-            self.world.later(start_s, lambda b=batch: up.send(b))  # type: ignore[misc]
+            self.world.later(start_s, partial(up.send, batch))
         for job in client.jobs.values():
             chance = self.source.random()
             if chance < 0.15:
                 self.world.later(
-                    start_s + self.source.uniform(0.0, 1.5), lambda n=job.number: self._give_up(client, up, n)
-                )  # type: ignore[misc]
+                    start_s + self.source.uniform(0.0, 1.5), partial(self._give_up, client, up, job.number)
+                )
 
     def _give_up(self, client: _Client, up: Link, number: int) -> None:
         if number in client.gone:
@@ -198,7 +199,7 @@ class _Simulation:
 
         self.world.later(self.source.uniform(0.0, 0.05), arrive)
 
-    # --- the oracle -----------------------------------------------------------------------------------------------------------
+    # --- the oracle -------------------------------------------------------------------------------
 
     def _expect(self, client: _Client, number: int, value: int) -> None:
         if value != client.jobs[number].expected:

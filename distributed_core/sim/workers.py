@@ -51,7 +51,7 @@ class SimulatedWorker:
     def receive(self, batch: list[Any]) -> None:
         self.feed(events.Instructed(batch))
 
-    # --- effects ----------------------------------------------------------------------------------------------------------
+    # --- effects ----------------------------------------------------------------------------------
 
     def _report(self, instruction: instructions.Report) -> None:
         self._to_scheduler.send(instruction.messages)

@@ -37,7 +37,7 @@ class Ledger:
         self._run_ids = 0
         self._function_ids: FunctionId = 0
 
-    # --- numbers ------------------------------------------------------------------------------------------------------
+    # --- numbers ----------------------------------------------------------------------------------
 
     def next_task_id(self) -> TaskId:
         self._task_ids += 1
@@ -51,7 +51,7 @@ class Ledger:
         self._function_ids += 1
         return self._function_ids
 
-    # --- outbox -------------------------------------------------------------------------------------------------------
+    # --- outbox -----------------------------------------------------------------------------------
 
     def send(self, peer: PeerId, message: Any) -> None:
         box = self.outbox.get(peer)
@@ -60,7 +60,7 @@ class Ledger:
         else:
             box.append(message)
 
-    # --- the state of a task ------------------------------------------------------------------------------------------
+    # --- the state of a task ----------------------------------------------------------------------
 
     def move(self, task: Task, new: TaskState) -> None:
         """Change the state of `task`, and the workers' books with it.

@@ -34,7 +34,7 @@ class SchedulerMachine:
         self._now = 0.0
         self._watching = False
 
-    # --- the one door -------------------------------------------------------------------------------------------------
+    # --- the one door -----------------------------------------------------------------------------
 
     def handle(self, event: events.SchedulerEvent, now: float) -> list[SchedulerInstruction]:
         """Apply what happened at `now` seconds; return what is to be done, in order."""
@@ -52,7 +52,7 @@ class SchedulerMachine:
             instructions.append(WatchLiveness(self.settings.liveness_interval_s))
         return instructions
 
-    # --- questions that the servers answer without an event -------------------------------------------------------------
+    # --- questions that the servers answer without an event ---------------------------------------
 
     def worker_details(self) -> dict[str, dict[str, Any]]:
         """Return what is known of each worker, by address."""
@@ -79,7 +79,7 @@ class SchedulerMachine:
                 found.append([number, task.id, [worker.address for worker in task.state.workers]])
         return found
 
-    # --- peers come and go ----------------------------------------------------------------------------------------------
+    # --- peers come and go ------------------------------------------------------------------------
 
     def _on_worker_joined(self, event: events.WorkerJoined) -> None:
         worker = WorkerPeer(event.worker, event.address, event.name, event.nthreads, event.details)
@@ -136,7 +136,7 @@ class SchedulerMachine:
             if self._now - worker.last_seen > silence_s:
                 self.ledger.drops[worker.id] = f"it sent nothing for {silence_s:.0f} s"
 
-    # --- messages -------------------------------------------------------------------------------------------------------
+    # --- messages ---------------------------------------------------------------------------------
 
     def _on_received(self, event: events.Received) -> None:
         ledger = self.ledger

@@ -49,7 +49,7 @@ class WorkerMachine:
         out, self._out = self._out, []
         return out
 
-    # --- from the scheduler ---------------------------------------------------------------------------------------------
+    # --- from the scheduler -----------------------------------------------------------------------
 
     def _on_instructed(self, event: events.Instructed) -> None:
         for message in event.messages:
@@ -102,24 +102,24 @@ class WorkerMachine:
     def _on_function_disposal(self, message: messages.FunctionDisposal) -> None:
         self._out.append(DropFunctions(message.functions))
 
-    # --- from the executor ------------------------------------------------------------------------------------------------
+    # --- from the executor ------------------------------------------------------------------------
 
     def _on_executed(self, event: events.Executed) -> None:
         for report in event.reports:
             run = self.runs.pop(report.run, None)
             if run is None:
                 continue
-            if type(report) is events.RunFinished:
+            if isinstance(report, events.RunFinished):
                 self._keep(run.task, report.nbytes, run.run)
                 self._reports.append(
                     messages.Completion(run.task, run.run, report.nbytes, report.duration_s, report.payload)
                 )
             else:
                 self._reports.append(
-                    messages.Failure(run.task, run.run, report.payload, report.text, report.duration_s)  # type: ignore[union-attr]
+                    messages.Failure(run.task, run.run, report.payload, report.text, report.duration_s)
                 )
 
-    # --- data ---------------------------------------------------------------------------------------------------------------
+    # --- data -------------------------------------------------------------------------------------
 
     def _on_data_fetched(self, event: events.DataFetched) -> None:
         self.asked.pop(event.address, None)
