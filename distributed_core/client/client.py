@@ -84,6 +84,7 @@ class Client:
             try:
                 self._thread.run(self._session.open(timeout))
             except BaseException:
+                self._closed = True
                 self._thread.stop()
                 raise
             _current.append(weakref.ref(self))

@@ -135,22 +135,19 @@ async def connect(address: Address, credential: Credential | None, timeout_s: fl
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConnectError(f"nothing answers at {where} ({reason}); check the address, and that it runs") from None
-    stream = IOStream(sock, max_buffer_size=BUFFER_BYTES_MAX)
     if credential is None:
-        return TCPStream(stream)
+        return TCPStream(IOStream(sock, max_buffer_size=BUFFER_BYTES_MAX))
+    wrapped = credential.client_context().wrap_socket(sock, do_handshake_on_connect=False)
+    secured = SSLIOStream(wrapped, max_buffer_size=BUFFER_BYTES_MAX)
     try:
-        # start_tls takes the certificate's name for the hostname check, which is off here.
-        secured = await asyncio.wait_for(
-            stream.start_tls(False, credential.client_context()), max(0.1, deadline - loop.time())
-        )
+        await asyncio.wait_for(secured.wait_for_handshake(), max(0.1, deadline - loop.time()))
     except TimeoutError:
-        stream.close()
+        secured.close()
         raise ConnectError(f"{where} did not answer the TLS handshake; is it a server of this package?") from None
-    except (ssl.SSLError, OSError) as error:
-        stream.close()
-        raise CredentialRefused(_refusal(where, credential, error)) from None
-    except StreamClosedError as error:
-        raise CredentialRefused(_refusal(where, credential, error.real_error)) from None
+    except (StreamClosedError, ssl.SSLError, OSError) as error:
+        secured.close()
+        real = getattr(error, "real_error", None) or secured.error or error
+        raise CredentialRefused(_refusal(where, credential, real)) from None
     return TCPStream(secured)
 
 

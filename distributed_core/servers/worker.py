@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +21,7 @@ from distributed_core.errors import (
     NotSerializable,
     ProtocolError,
     RemoteError,
+    UsageError,
 )
 from distributed_core.machines.worker import WorkerMachine, events, instructions
 from distributed_core.protocol import payload as payloads
@@ -55,7 +55,7 @@ class Worker(Server):
     death_timeout_s
         How long to look for the scheduler, at first and whenever it is lost; then the worker closes with exit code 1.
     local_directory
-        Where the worker keeps files; by default a new folder under the system's temporary one.
+        Where tasks find themselves: the process's working folder, made if it is not there. None leaves it as it is.
 
     Examples
     --------
@@ -102,6 +102,14 @@ class Worker(Server):
     # --- life -------------------------------------------------------------------------------------
 
     def started(self) -> None:
+        if self.local_directory is not None:
+            try:
+                os.makedirs(self.local_directory, exist_ok=True)
+                os.chdir(self.local_directory)
+            except OSError as error:
+                self.failure = UsageError(f"--local-directory {self.local_directory} cannot be used ({error.strerror})")
+                self.background(self.close(EXIT_NO_SCHEDULER))
+                return
         self.background(self._live())
 
     async def _live(self) -> None:
@@ -164,8 +172,6 @@ class Worker(Server):
         self._threads = Threads(self.nthreads, self._take_reports, self.settings.inline_result_bytes_max, loop)
         self.scheduler = channel
         self._channels[channel] = None
-        if self.local_directory is None:
-            self.local_directory = tempfile.mkdtemp(prefix="dworker-")
         self._heartbeat(self._registration)
         if self.on_registered is not None:
             self.on_registered(self)
@@ -202,11 +208,6 @@ class Worker(Server):
             self._threads.close()
         for channel in self._peers.values():
             channel.abort()
-        if self.local_directory is not None and os.path.isdir(self.local_directory):
-            try:
-                os.rmdir(self.local_directory)
-            except OSError:
-                logger.debug("%s leaves %s, which is not empty", self.id, self.local_directory)
 
     # --- the loop around the machine --------------------------------------------------------------
 

@@ -1,0 +1,317 @@
+"""The WSGI layer in front of moto: each call passes the weather, the rules, moto and the lifecycle, in this order."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+from botocore import parsers
+from botocore.session import get_session
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import BaseWSGIServer, make_server
+
+from moto_fixtures.account import MotoAccount, MotoRegion
+from moto_fixtures.lifecycle import Lifecycle, MachineKeeper
+from moto_fixtures.request import ApiCall, LoggedCall, Refusal, answer, parse_call, scope_of
+from moto_fixtures.strict import CapacityTable, TokenLedger, Visibility, apply_rules, interface_tags, kept_interfaces
+from moto_fixtures.weather import Stroke, Verdict, Weather
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+
+#: How much of a console GetConsoleOutput shows, as on EC2.
+CONSOLE_BYTES_MAX = 65536
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A whole HTTP answer."""
+
+    status: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    @property
+    def good(self) -> bool:
+        """Whether the call succeeded."""
+        return self.status.startswith("2")
+
+
+class QuietHandler(MotoRequestHandler):
+    """Handles one HTTP request without a line on stderr."""
+
+    def log(self, type: str, message: str, *args: Any) -> None:
+        """Say nothing: the calls are in the log of the cloud."""
+
+
+class ApiServer:
+    """The API of one cloud on a port of 127.0.0.1.
+
+    account, lifecycle, keeper: what the calls work on; lock is the one that the lifecycle holds.
+    before_look: called before a client looks at instances.  after_change: called after each call that may change
+        things.
+    """
+
+    def __init__(
+        self, account: MotoAccount, lifecycle: Lifecycle, keeper: MachineKeeper, lock: threading.RLock
+    ) -> None:
+        self.account = account
+        self.lifecycle = lifecycle
+        self.keeper = keeper
+        self.lock = lock
+        self.weather = Weather()
+        self.capacity = CapacityTable()
+        self.tokens = TokenLedger()
+        self.visibility = Visibility()
+        self.calls: list[LoggedCall] = []
+        self.before_look: Callable[[], None] = _do_nothing
+        self.after_change: Callable[[], None] = _do_nothing
+        self.regions_allowed: frozenset[str] | None = None
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._numbering = threading.Lock()
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        self._http: BaseWSGIServer = make_server("127.0.0.1", 0, self, threaded=True, request_handler=QuietHandler)
+        self._thread = threading.Thread(target=self._http.serve_forever, name="test cloud API", daemon=True)
+        self._own_calls = _OwnCalls(self)
+
+    @property
+    def url(self) -> str:
+        """The endpoint for clients."""
+        return f"http://127.0.0.1:{self._http.server_port}"
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop answering; the port is free when this returns."""
+        self._http.shutdown()
+        self._thread.join()
+        self._http.server_close()
+
+    def describe(self, action: str, region: str) -> dict[str, Any]:
+        """The answer of a Describe call without parameters, as boto3 gives it, past weather, rules and log."""
+        return self._own_calls.describe(action, region)
+
+    # -- one HTTP request
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request, as WSGI wants it."""
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        logged = self._log(environ, body)
+        verdict = self.weather.verdict(logged.call)
+        if verdict.delay_s:
+            time.sleep(verdict.delay_s)
+        if verdict.before is not Stroke.NONE:
+            return self._strike(verdict.before, environ, logged)
+        reply = self._answer(logged, verdict, environ, body)
+        if verdict.after is not Stroke.NONE:
+            return self._strike(verdict.after, environ, logged)
+        start_response(reply.status, list(reply.headers))
+        return [reply.body]
+
+    def _log(self, environ: Environ, body: bytes) -> LoggedCall:
+        headers = {
+            "authorization": environ.get("HTTP_AUTHORIZATION", ""),
+            "content-type": environ.get("CONTENT_TYPE", ""),
+        }
+        with self._numbering:
+            number = len(self.calls) + 1
+            call = parse_call(number, headers, body)
+            if call is None:
+                service, region = scope_of(headers["authorization"])
+                action = environ.get("HTTP_X_AMZ_TARGET") or f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
+                call = ApiCall(number, service, region, action.rpartition(".")[2], "", ())
+            logged = LoggedCall(call)
+            self.calls.append(logged)
+        return logged
+
+    def _answer(self, logged: LoggedCall, verdict: Verdict, environ: Environ, body: bytes) -> Reply:
+        call = logged.call
+        try:
+            if verdict.refusal is not None:
+                raise verdict.refusal
+            if call.service == "ec2":
+                reply = self._ec2(call, environ)
+            elif call.service == "ssm" and call.action == "GetParameter":
+                reply = self._parameter(call, json.loads(body or b"{}")) or self._to_moto(environ, body)
+            else:
+                reply = self._to_moto(environ, body)
+        except Refusal as refusal:
+            logged.outcome = refusal.code
+            return _xml(f"{refusal.status} {refusal.code}", refusal.body())
+        logged.outcome = "ok" if reply.good else _error_code(reply.body)
+        return reply
+
+    def _ec2(self, call: ApiCall, environ: Environ) -> Reply:
+        if self.regions_allowed is not None and call.region not in self.regions_allowed:
+            have = ", ".join(self.regions_allowed)
+            raise Refusal("UnsupportedOperation", f"this test cloud has machines in the region {have} only")
+        with self.lock:
+            region = self.account.region(call.region)
+            told = self.tokens.replay(call, region)
+            if told is not None:
+                return told  # type: ignore[no-any-return]
+            if call.action == "GetConsoleOutput":
+                return self._console(call, region)
+            if call.action.startswith("Describe"):
+                return self._look(call, region, environ)
+            return self._change(call, region, environ)
+
+    def _look(self, call: ApiCall, region: MotoRegion, environ: Environ) -> Reply:
+        if call.action in ("DescribeInstances", "DescribeInstanceStatus"):
+            self.before_look()
+        with self.visibility.hiding(call, region):
+            return self._to_moto(environ, call.form())
+
+    def _change(self, call: ApiCall, region: MotoRegion, environ: Environ) -> Reply:
+        known = {one.id for one in region.instances()}
+        changed = apply_rules(call, region)
+        if call.action == "RunInstances":
+            changed = self.capacity.place(changed, region)
+        with self.visibility.noticing(region):
+            reply = self._to_moto(environ, changed.form())
+        new = [one for one in region.instances() if one.id not in known]
+        for instance in new:
+            region.adopt(instance, interface_tags(call), kept_interfaces(call))
+        if reply.good:
+            self._follow(call, region)
+            self.tokens.remember(call, reply, frozenset(one.id for one in new))
+        self.lifecycle.reconcile()
+        self.after_change()
+        return reply
+
+    def _follow(self, call: ApiCall, region: MotoRegion) -> None:
+        if call.action == "ModifyInstanceAttribute" and call.indexes("GroupId"):
+            region.follow_groups(region.instance(call.get("InstanceId") or ""))
+        if call.action == "RebootInstances":
+            for instance_id in call.numbered("InstanceId"):
+                self.keeper.reboot(instance_id)
+
+    def _console(self, call: ApiCall, region: MotoRegion) -> Reply:
+        instance_id = call.get("InstanceId") or ""
+        if region.instance(instance_id) is None:
+            raise Refusal("InvalidInstanceID.NotFound", f"The instance ID '{instance_id}' does not exist")
+        text = base64.b64encode(self.keeper.console(instance_id)[-CONSOLE_BYTES_MAX:]).decode()
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
+        content = f"<instanceId>{instance_id}</instanceId><timestamp>{stamp}</timestamp><output>{text}</output>"
+        return _xml("200 OK", answer(call.action, content))
+
+    def _parameter(self, call: ApiCall, question: dict[str, Any]) -> Reply | None:
+        with self.lock:
+            name = question.get("Name", "")
+            value = self.account.region(call.region).parameters.get(name)
+        if value is None:
+            return None
+        held = {"Name": name, "Type": "String", "Value": value, "Version": 1, "DataType": "aws:ec2:image"}
+        body = json.dumps({"Parameter": held}).encode()
+        headers = (("Content-Type", "application/x-amz-json-1.1"), ("Content-Length", str(len(body))))
+        return Reply("200 OK", headers, body)
+
+    # -- moto
+
+    def _to_moto(self, environ: Environ, body: bytes) -> Reply:
+        asked = dict(environ)
+        asked["wsgi.input"] = io.BytesIO(body)
+        asked["CONTENT_LENGTH"] = str(len(body))
+        asked["HTTP_X_MOTO_ACCOUNT_ID"] = self.account.id
+        got: dict[str, Any] = {}
+
+        def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            got.update(status=status, headers=headers)
+            return _ignore
+
+        try:
+            chunks = self._moto(asked, start_response)
+            content = b"".join(chunks)
+        except Exception as error:  # moto raises for what it has not got, and botocore would try a 500 again and again
+            raise Refusal("UnsupportedOperation", f"moto cannot answer this: {type(error).__name__}: {error}")
+        return Reply(got["status"], tuple(got["headers"]), content)
+
+    # -- strokes
+
+    def _strike(self, stroke: Stroke, environ: Environ, logged: LoggedCall) -> Iterable[bytes]:
+        logged.outcome = "lost"
+        if stroke is Stroke.KILL:
+            logged.outcome = "killed"
+            logged.client_pid = self._client_pid(environ)
+            if logged.client_pid in (None, os.getpid()):
+                self.weather.cut_off()  # the caller is this process: as far as the cloud can tell, it is dead
+            else:
+                os.kill(logged.client_pid, signal.SIGKILL)  # type: ignore[arg-type]
+        connection: socket.socket = environ["werkzeug.socket"]
+        connection.shutdown(socket.SHUT_RDWR)
+        raise ConnectionAbortedError("the weather closed this connection")
+
+    def _client_pid(self, environ: Environ) -> int | None:
+        port = int(environ["REMOTE_PORT"])
+        for connection in psutil.net_connections(kind="tcp"):
+            here, there = connection.laddr, connection.raddr
+            if here and there and here.port == port and there.port == self._http.server_port:
+                return connection.pid
+        return None
+
+
+class _OwnCalls:
+    """Asks moto in the server's own name and reads the answer as boto3 does."""
+
+    def __init__(self, server: ApiServer) -> None:
+        self._server = server
+        self._model = get_session().get_service_model("ec2")
+        self._parser = parsers.create_parser("ec2")
+
+    def describe(self, action: str, region: str) -> dict[str, Any]:
+        call = ApiCall(0, "ec2", region, action, self._model.api_version, ())
+        scope = f"AWS4-HMAC-SHA256 Credential=testcloud/20250101/{region}/ec2/aws4_request"
+        environ = {
+            "REQUEST_METHOD": "POST",
+            "PATH_INFO": "/",
+            "SCRIPT_NAME": "",
+            "QUERY_STRING": "",
+            "SERVER_NAME": f"ec2.{region}.amazonaws.com",
+            "SERVER_PORT": "80",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "HTTP_HOST": f"ec2.{region}.amazonaws.com",
+            "HTTP_AUTHORIZATION": scope,
+            "CONTENT_TYPE": "application/x-www-form-urlencoded; charset=utf-8",
+            "wsgi.url_scheme": "http",
+            "wsgi.errors": io.StringIO(),
+            "wsgi.version": (1, 0),
+            "wsgi.multithread": True,
+            "wsgi.multiprocess": False,
+            "wsgi.run_once": False,
+        }
+        reply = self._server._to_moto(environ, call.form())
+        shape: Any = self._model.operation_model(action).output_shape
+        parsed: dict[str, Any] = self._parser.parse(
+            {"body": reply.body, "headers": dict(reply.headers), "status_code": int(reply.status.split()[0])}, shape
+        )
+        return parsed
+
+
+def _do_nothing() -> None:
+    """The hook that nobody set."""
+
+
+def _ignore(_: bytes) -> None:
+    """WSGI's old way of writing, which moto does not use."""
+
+
+def _xml(status: str, body: bytes) -> Reply:
+    return Reply(status, (("Content-Type", "text/xml;charset=UTF-8"), ("Content-Length", str(len(body)))), body)
+
+
+def _error_code(body: bytes) -> str:
+    start, end = body.find(b"<Code>"), body.find(b"</Code>")
+    return body[start + 6 : end].decode("utf-8", "replace") if 0 <= start < end else "error"
