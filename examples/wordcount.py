@@ -40,7 +40,9 @@ def source_files():
     """Return the standard library's source files, without what was installed beside it."""
     folder = Path(sysconfig.get_path("stdlib"))
     files = (path for path in folder.rglob("*.py") if path.is_file())
-    return sorted(str(path) for path in files if "site-packages" not in path.parts and "dist-packages" not in path.parts)
+    return sorted(
+        str(path) for path in files if "site-packages" not in path.parts and "dist-packages" not in path.parts
+    )
 
 
 def main():

@@ -1,0 +1,162 @@
+"""Carry out a plan. Every action is safe to repeat: what it makes is looked for first, what it ends may be gone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from dec2.engines.base import Engine
+from dec2.errors import NotGone, NotRegistered
+from dec2.inventory import Inventory, worker_name
+from dec2.plan import (
+    Action,
+    AwaitRegistration,
+    DeleteGroup,
+    EnsureGroup,
+    LaunchScheduler,
+    LaunchWorkers,
+    ProveGone,
+    Provision,
+    RemoveNodes,
+    plan_destroy,
+    plan_up,
+)
+from dec2.providers.base import Provider, Tell
+from dec2.spec import ClusterSpec
+
+_FIRST_POLL_S = 0.1
+_POLL_MAX_S = 2.0
+_TAIL_LINES = 12
+
+
+@dataclass(slots=True)
+class Report:
+    """What `bring_up` did: the cluster as it is now, and the seconds of each phase."""
+
+    inventory: Inventory
+    registered: tuple[str, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def bring_up(spec: ClusterSpec, provider: Provider, engine: Engine, tell: Tell) -> Report:
+    """Make what is wanted, and return once the scheduler itself says that all workers are registered.
+
+    Raises
+    ------
+    NotRegistered
+        Some are not, after the deadline; they are named with the tail of their logs. What was made stays.
+    Dec2Error
+        The plan cannot be carried out.
+    """
+    engine.require()
+    provider.preflight(spec)
+    deadline = time.monotonic() + spec.timeout_s
+    report = Report(provider.observe(spec.name))
+    for action in plan_up(spec, report.inventory):
+        start = time.monotonic()
+        _perform_up(action, spec, provider, engine, tell, deadline, report)
+        name = type(action).__name__
+        report.seconds[name] = round(report.seconds.get(name, 0.0) + time.monotonic() - start, 3)
+    report.inventory = provider.observe(spec.name)
+    return report
+
+
+def _perform_up(
+    action: Action,
+    spec: ClusterSpec,
+    provider: Provider,
+    engine: Engine,
+    tell: Tell,
+    deadline: float,
+    report: Report,
+) -> None:
+    if isinstance(action, EnsureGroup):
+        provider.ensure_group(spec, engine)
+    elif isinstance(action, LaunchScheduler):
+        provider.launch_scheduler(spec, engine, action, tell)
+    elif isinstance(action, LaunchWorkers):
+        provider.launch_workers(spec, engine, action, tell)
+    elif isinstance(action, RemoveNodes):
+        provider.remove(report.inventory, action.ids)
+    elif isinstance(action, Provision):
+        provider.provision(spec, engine, tell)
+    elif isinstance(action, AwaitRegistration):
+        report.registered = await_registration(spec, provider, engine, tell, deadline)
+
+
+def expected_names(inventory: Inventory, nprocs: int) -> dict[str, str]:
+    """Return the names that must register, with the name of the node that each is on."""
+    names = {}
+    for node in inventory.workers:
+        base = worker_name(inventory.name, node.index)
+        for number in range(1, nprocs + 1):
+            names[base if nprocs == 1 else f"{base}-{number}"] = base
+    return names
+
+
+def await_registration(
+    spec: ClusterSpec, provider: Provider, engine: Engine, tell: Tell, deadline: float
+) -> tuple[str, ...]:
+    """Ask the scheduler until every wanted worker is registered; return their names."""
+    poll_s = _FIRST_POLL_S
+    told: set[str] = set()
+    while True:
+        inventory = provider.observe(spec.name)
+        wanted = expected_names(inventory, spec.nprocs)
+        present = set(provider.registered(inventory, engine) or ())
+        for name in sorted(wanted.keys() & present - told):
+            tell(wanted[name], "registered")
+            told.add(name)
+        missing = [name for name in wanted if name not in present]
+        short = spec.workers - len(inventory.workers)
+        if not missing and short <= 0:
+            return tuple(wanted)
+        if time.monotonic() >= deadline or inventory.scheduler is None:
+            raise _not_registered(spec, provider, inventory, [wanted[name] for name in missing], short)
+        # The provider has no event to wait for; the pause grows, and the deadline ends it.
+        time.sleep(poll_s)
+        poll_s = min(_POLL_MAX_S, poll_s * 1.5)
+
+
+def _not_registered(
+    spec: ClusterSpec, provider: Provider, inventory: Inventory, missing: list[str], short: int
+) -> NotRegistered:
+    tails = {}
+    by_name = {worker_name(spec.name, node.index): node for node in inventory.nodes}
+    if inventory.scheduler is None:
+        missing = [f"{spec.name}-0", *missing]
+    for name in dict.fromkeys(missing):
+        node = by_name.get(name)
+        tails[name] = provider.log_tail(inventory, node, _TAIL_LINES) if node else "its instance is gone"
+    if short > 0 and not tails:
+        tails["?"] = f"{short} instances ended before they registered"
+    text = (
+        f"{spec.workers - len(dict.fromkeys(missing)) - max(0, short)} of {spec.workers} workers registered within "
+        f"{spec.timeout_s:g} s; missing: {', '.join(tails)}; what was made is still there: run dec2 up again, "
+        f"or dec2 destroy {spec.name}"
+    )
+    return NotRegistered(text, tails)
+
+
+def tear_down(name: str, provider: Provider, say: Callable[[str], None]) -> None:
+    """End a cluster, and prove that nothing of it is left.
+
+    Raises
+    ------
+    NotGone
+        Something is; it is named.
+    """
+    inventory = provider.observe(name)
+    for action in plan_destroy(inventory):
+        if isinstance(action, RemoveNodes):
+            count = len(action.ids)
+            say(f"ending {count} {'instance' if count == 1 else 'instances'}")
+            provider.remove(inventory, action.ids)
+        elif isinstance(action, DeleteGroup):
+            provider.delete_group(provider.observe(name))
+        elif isinstance(action, ProveGone):
+            left = provider.observe(name)
+            if left.exists:
+                what = [left.group or "", *(node.id for node in left.nodes if node.state != "gone"), *left.leftovers]
+                raise NotGone(f"of {name} there is still: {', '.join(filter(None, what))}; run dec2 destroy again")

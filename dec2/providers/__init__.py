@@ -1,0 +1,25 @@
+"""Where nodes come from."""
+
+from __future__ import annotations
+
+from dec2.errors import UsageError
+from dec2.providers.base import Provider
+
+
+def opened(name: str, region: str | None = None) -> Provider:
+    """Return the provider of that name.
+
+    Raises
+    ------
+    UsageError
+        There is none, or it is not set up on this machine.
+    """
+    if name == "local":
+        from dec2.providers.local import LocalProvider
+
+        return LocalProvider()
+    if name == "ec2":
+        from dec2.providers.ec2 import EC2Provider
+
+        return EC2Provider(region)
+    raise UsageError(f"there is no provider {name!r}; choose ec2 or local")
