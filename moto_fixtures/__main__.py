@@ -4,6 +4,7 @@ python -m moto_fixtures                       a shell in a fresh test cloud
 python -m moto_fixtures -- COMMAND ARGS...    COMMAND in a fresh test cloud; ends with its exit code
 python -m moto_fixtures isolate -- COMMAND    COMMAND in the namespace only; it opens test clouds by itself
 python -m moto_fixtures build                 build the base image, if need be, and print its path
+python -m moto_fixtures wheels REQUIREMENT... collect wheels for machines, if need be, and print their folder
 python -m moto_fixtures check                 say what this computer lacks; exit code 1 if anything
 python -m moto_fixtures packages              the Debian packages that the host needs
 """
@@ -16,7 +17,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from moto_fixtures import host, image
+from moto_fixtures import host, image, wheelhouse
 from moto_fixtures.errors import TestCloudError
 from moto_fixtures.isolation import python_module, run_isolated
 
@@ -37,6 +38,9 @@ def main(arguments: Sequence[str]) -> int:
             return _inside(words[2:])
         if words == ["build"]:
             print(image.build())
+            return 0
+        if words[0] == "wheels" and len(words) > 1:
+            print(wheelhouse.wheelhouse(words[1:]))
             return 0
         if words == ["check"]:
             lacking = host.missing()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -27,6 +28,12 @@ from moto_fixtures.weather import Weather
 
 REGION = "us-east-1"
 KEY_NAME = "testcloud"
+
+
+@functools.cache
+def _session() -> boto3.session.Session:
+    """One session for all clients of all clouds: reading the description of EC2 takes a tenth of a second."""
+    return boto3.session.Session()
 
 
 class TestCloud:
@@ -62,6 +69,7 @@ class TestCloud:
         self._settles = settles
         self._with_machines = machines
         self._visible_after = visible_after
+        self._clients: dict[tuple[str, str], Any] = {}
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> TestCloud:
@@ -199,13 +207,23 @@ class TestCloud:
         keeper = self._hall or self._paper
         return keeper.console(instance_id).decode("utf-8", "replace")
 
+    def failures(self) -> list[Exception]:
+        """What went wrong in the machinery behind machines; empty is good.  A machine's own trouble is not in here."""
+        return [] if self._hall is None else list(self._hall.failures)
+
     def client(self, service: str = "ec2", region: str | None = None) -> Any:
         """A boto3 client of this cloud.  It tries a failed call once only, so that faults show."""
-        make: Any = boto3.client  # its many overloads know no service by a variable's name
+        wanted = (service, region or self.region)
+        if wanted not in self._clients:
+            self._clients[wanted] = self._make_client(*wanted)
+        return self._clients[wanted]
+
+    def _make_client(self, service: str, region: str) -> Any:
+        make: Any = _session().client  # its many overloads know no service by a variable's name
         return make(
             service,
             endpoint_url=self.url,
-            region_name=region or self.region,
+            region_name=region,
             aws_access_key_id="testcloud",
             aws_secret_access_key="testcloud",
             config=Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=60),

@@ -55,6 +55,9 @@ class NspawnMachine:
         self._cage: cage.Cage | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._leader: int | None = None
+        #: How often the machine has come up so far, restarts included.
+        self.boots = 0
+        self._came_up = threading.Condition()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._leaving = threading.Event()  # set: do not restart after a reboot
@@ -87,6 +90,14 @@ class NspawnMachine:
             words = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
             raise MachineFailed(f"`{' '.join(command)}` failed on {self.instance_id} ({words}): look at its console.")
         return done.stdout
+
+    def wait_boots(self, count: int, timeout_s: float = 60) -> None:
+        """Wait until the machine has come up `count` times since its launch.  Raises TimeoutError."""
+        with self._came_up:
+            if not self._came_up.wait_for(lambda: self.boots >= count, timeout_s):
+                raise TimeoutError(
+                    f"{self.instance_id} came up {self.boots} times in {timeout_s} s, not {count} times."
+                )
 
     def shut_down(self) -> None:
         """The system of the machine powers itself off, as by a command inside."""
@@ -218,6 +229,9 @@ class NspawnMachine:
             self._leader = ready.wait_leader(process)
             if self._leader is not None:
                 self._hall.lifecycle.machine_up(self.instance_id)
+                with self._came_up:
+                    self.boots += 1
+                    self._came_up.notify_all()
             code = process.wait()
             self._leader = None
             if code in (101, 102):

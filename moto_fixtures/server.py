@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import json
 import logging
@@ -78,12 +79,10 @@ class ApiServer:
         self.before_look: Callable[[], None] = _do_nothing
         self.after_change: Callable[[], None] = _do_nothing
         self.regions_allowed: frozenset[str] | None = None
-        self._moto = DomainDispatcherApplication(create_backend_app)
         self._numbering = threading.Lock()
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self._http: BaseWSGIServer = make_server("127.0.0.1", 0, self, threaded=True, request_handler=QuietHandler)
-        self._thread = threading.Thread(target=self._http.serve_forever, name="test cloud API", daemon=True)
-        self._own_calls = _OwnCalls(self)
+        self._thread = threading.Thread(target=self._serve, name="test cloud API", daemon=True)
 
     @property
     def url(self) -> str:
@@ -94,6 +93,9 @@ class ApiServer:
         """Begin to answer."""
         self._thread.start()
 
+    def _serve(self) -> None:
+        self._http.serve_forever(poll_interval=0.02)  # how long `close` may take to be noticed
+
     def close(self) -> None:
         """Stop answering; the port is free when this returns."""
         self._http.shutdown()
@@ -103,6 +105,10 @@ class ApiServer:
     def describe(self, action: str, region: str) -> dict[str, Any]:
         """The answer of a Describe call without parameters, as boto3 gives it, past weather, rules and log."""
         return self._own_calls.describe(action, region)
+
+    @functools.cached_property
+    def _own_calls(self) -> _OwnCalls:
+        return _OwnCalls(self)
 
     # -- one HTTP request
 
@@ -233,7 +239,7 @@ class ApiServer:
             return _ignore
 
         try:
-            chunks = self._moto(asked, start_response)
+            chunks = _moto()(asked, start_response)
             content = b"".join(chunks)
         except Exception as error:  # moto raises for what it has not got, and botocore would try a 500 again and again
             raise Refusal("UnsupportedOperation", f"moto cannot answer this: {type(error).__name__}: {error}")
@@ -249,7 +255,7 @@ class ApiServer:
             if logged.client_pid in (None, os.getpid()):
                 self.weather.cut_off()  # the caller is this process: as far as the cloud can tell, it is dead
             else:
-                os.kill(logged.client_pid, signal.SIGKILL)  # type: ignore[arg-type]
+                os.kill(logged.client_pid, signal.SIGKILL)
         connection: socket.socket = environ["werkzeug.socket"]
         connection.shutdown(socket.SHUT_RDWR)
         raise ConnectionAbortedError("the weather closed this connection")
@@ -261,6 +267,12 @@ class ApiServer:
             if here and there and here.port == port and there.port == self._http.server_port:
                 return connection.pid
         return None
+
+
+@functools.cache
+def _moto() -> DomainDispatcherApplication:
+    """moto's WSGI application; it holds no account, so all clouds of a process share it."""
+    return DomainDispatcherApplication(create_backend_app)
 
 
 class _OwnCalls:

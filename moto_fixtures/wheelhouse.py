@@ -22,8 +22,8 @@ def wheelhouse(requirements: Iterable[str]) -> Path:
     """A folder with wheels of the requirements and of all that they need, for the Python of the machines.
 
     requirements: as pip takes them, for example `["msgpack>=1.0.7"]`.
-    The folder is kept in the cache by the hash of the requirements.  A new one needs the network of the host, so it must
-    be made before the namespace is entered (`python -m moto_fixtures wheels ...`).  Raises WheelhouseFailed.
+    The folder is kept in the cache by the hash of the requirements.  A new one needs the network of the host, so it
+    must be made before the namespace is entered (`python -m moto_fixtures wheels ...`).  Raises WheelhouseFailed.
     """
     wanted = sorted(requirements)
     return made_once(path_of(wanted), lambda folder: _download(wanted, folder))
