@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from dec2.engines.base import Engine
 from dec2.errors import NotGone, NotRegistered
-from dec2.inventory import Inventory, worker_name
+from dec2.inventory import Inventory, node_name
 from dec2.plan import (
     Action,
     AwaitRegistration,
@@ -89,9 +89,9 @@ def expected_names(inventory: Inventory, nprocs: int) -> dict[str, str]:
     """Return the names that must register, with the name of the node that each is on."""
     names = {}
     for node in inventory.workers:
-        base = worker_name(inventory.name, node.index)
         for number in range(1, nprocs + 1):
-            names[base if nprocs == 1 else f"{base}-{number}"] = base
+            name = node.registers_as if nprocs == 1 else f"{node.registers_as}-{number}"
+            names[name] = node_name(inventory.name, node.index)
     return names
 
 
@@ -123,7 +123,7 @@ def _not_registered(
     spec: ClusterSpec, provider: Provider, inventory: Inventory, missing: list[str], short: int
 ) -> NotRegistered:
     tails = {}
-    by_name = {worker_name(spec.name, node.index): node for node in inventory.nodes}
+    by_name = {node_name(spec.name, node.index): node for node in inventory.nodes}
     if inventory.scheduler is None:
         missing = [f"{spec.name}-0", *missing]
     for name in dict.fromkeys(missing):
@@ -156,7 +156,6 @@ def tear_down(name: str, provider: Provider, say: Callable[[str], None]) -> None
         elif isinstance(action, DeleteGroup):
             provider.delete_group(provider.observe(name))
         elif isinstance(action, ProveGone):
-            left = provider.observe(name)
-            if left.exists:
-                what = [left.group or "", *(node.id for node in left.nodes if node.state != "gone"), *left.leftovers]
-                raise NotGone(f"of {name} there is still: {', '.join(filter(None, what))}; run dec2 destroy again")
+            left = provider.leftovers(name)
+            if left:
+                raise NotGone(f"of {name} there is still: {', '.join(left)}; run dec2 destroy again")

@@ -19,7 +19,7 @@ from dec2 import apply
 from dec2.cluster import connected
 from dec2.engines import named
 from dec2.errors import Dec2Error, NoSuchCluster, NotRegistered, UsageError
-from dec2.inventory import Inventory
+from dec2.inventory import Inventory, node_name
 from dec2.progress import Phases
 from dec2.providers import opened
 from dec2.providers.base import Provider
@@ -185,8 +185,8 @@ def status(name: str | None, provider: str | None, region: str | None, as_json: 
     for title in ("node", "role", "state", "id", "address", "registered"):
         table.add_column(title)
     for node in inventory.nodes:
-        own = f"{name}-{node.index}"
-        known = any(each == own or each.rpartition("-")[0] == own for each in registered or ())
+        own = node_name(name, node.index)
+        known = any(node.registers_as in (each, each.rpartition("-")[0]) for each in registered or ())
         role = "scheduler, worker" if node.both else node.role
         mark = ("yes" if known else "no") if node.role == "worker" or node.both else ""
         address = node.public_address or node.private_address or ""

@@ -24,6 +24,8 @@ class Node:
         `pending`, `running`, `stopping`, `stopped` or `gone`.
     both
         The scheduler's node runs a worker as well.
+    registers_as
+        The name under which its worker registers.
     """
 
     id: str
@@ -34,6 +36,7 @@ class Node:
     public_address: str | None = None
     type: str | None = None
     both: bool = False
+    registers_as: str = ""
 
     @property
     def alive(self) -> bool:
@@ -41,8 +44,8 @@ class Node:
         return self.state in ("pending", "running")
 
 
-def worker_name(cluster: str, index: int) -> str:
-    """Return the name under which the worker of a node registers."""
+def node_name(cluster: str, index: int) -> str:
+    """Return what people call a node."""
     return f"{cluster}-{index}"
 
 
@@ -81,7 +84,3 @@ class Inventory:
     def workers(self) -> tuple[Node, ...]:
         """The nodes alive that run a worker."""
         return tuple(node for node in self.nodes if node.alive and (node.role == WORKER or node.both))
-
-    def worker_names(self) -> dict[str, Node]:
-        """Return the nodes that run a worker, by the name under which it registers."""
-        return {worker_name(self.name, node.index): node for node in self.workers}

@@ -100,9 +100,9 @@ def plan_up(spec: ClusterSpec, inventory: Inventory) -> tuple[Action, ...]:
         if stale:
             actions.append(RemoveNodes(stale))
         actions.append(LaunchScheduler(both))
-    taken = dict.fromkeys(present)
-    free = (index for index in range(1, wanted + len(present) + 1) if index not in taken)
-    missing = tuple(next(free) for _ in range(wanted - len(present)))
+    # Indices go on from the highest ever seen, so that a name never means two machines.
+    first = max((node.index for node in inventory.nodes), default=0) + 1
+    missing = tuple(range(first, first + wanted - len(present)))
     if missing:
         actions.append(LaunchWorkers(missing))
     return (*actions, Provision(), AwaitRegistration(spec.workers))

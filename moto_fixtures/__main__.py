@@ -4,7 +4,9 @@ python -m moto_fixtures                       a shell in a fresh test cloud
 python -m moto_fixtures -- COMMAND ARGS...    COMMAND in a fresh test cloud; ends with its exit code
 python -m moto_fixtures isolate -- COMMAND    COMMAND in the namespace only; it opens test clouds by itself
 python -m moto_fixtures build                 build the base image, if need be, and print its path
-python -m moto_fixtures wheels REQUIREMENT... collect wheels for machines, if need be, and print their folder
+python -m moto_fixtures wheels [REQUIREMENT...]
+                                              collect wheels for machines, if need be, and print their folder;
+                                              without a requirement, those that this project needs when it runs
 python -m moto_fixtures check                 say what this computer lacks; exit code 1 if anything
 python -m moto_fixtures packages              the Debian packages that the host needs
 """
@@ -39,8 +41,8 @@ def main(arguments: Sequence[str]) -> int:
         if words == ["build"]:
             print(image.build())
             return 0
-        if words[0] == "wheels" and len(words) > 1:
-            print(wheelhouse.wheelhouse(words[1:]))
+        if words[0] == "wheels":
+            print(wheelhouse.wheelhouse(words[1:] or wheelhouse.project_requirements()))
             return 0
         if words == ["check"]:
             lacking = host.missing()
@@ -64,7 +66,10 @@ def _inside(command: list[str]) -> int:
         if sys.stdin.isatty() and len(command) == 1:
             print(_banner(cloud.environment()), flush=True)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command
-        process = subprocess.Popen(command, env={**os.environ, **cloud.environment()}, preexec_fn=_listen_to_interrupts)
+        # The commands of the environment that this interpreter belongs to, dec2 among them, are found first.
+        path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
+        environment = {**os.environ, **cloud.environment(), "PATH": path}
+        process = subprocess.Popen(command, env=environment, preexec_fn=_listen_to_interrupts)
         code = process.wait()
     return 128 - code if code < 0 else code
 

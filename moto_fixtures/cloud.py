@@ -208,8 +208,8 @@ class TestCloud:
         return keeper.console(instance_id).decode("utf-8", "replace")
 
     def failures(self) -> list[Exception]:
-        """What went wrong in the machinery behind machines; empty is good.  A machine's own trouble is not in here."""
-        return [] if self._hall is None else list(self._hall.failures)
+        """What went wrong in the test cloud itself; empty is good."""
+        return [*self._server.failures, *(self._hall.failures if self._hall else [])]
 
     def client(self, service: str = "ec2", region: str | None = None) -> Any:
         """A boto3 client of this cloud.  It tries a failed call once only, so that faults show."""

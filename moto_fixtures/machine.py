@@ -95,9 +95,14 @@ class NspawnMachine:
         """Wait until the machine has come up `count` times since its launch.  Raises TimeoutError."""
         with self._came_up:
             if not self._came_up.wait_for(lambda: self.boots >= count, timeout_s):
-                raise TimeoutError(
-                    f"{self.instance_id} came up {self.boots} times in {timeout_s} s, not {count} times."
-                )
+                raise TimeoutError(f"{self.instance_id} came up {self.boots} times in {timeout_s} s, not {count} times")
+
+    def wait_cloud_init(self, timeout_s: float = 120) -> str:
+        """Wait until cloud-init has ended in a machine that runs; its last words, for example `status: done`.
+
+        Raises MachineFailed if it ended with an error, and subprocess.TimeoutExpired.
+        """
+        return self.run("cloud-init", "status", "--wait", timeout_s=timeout_s).strip(". \n")
 
     def shut_down(self) -> None:
         """The system of the machine powers itself off, as by a command inside."""
@@ -357,7 +362,8 @@ class NspawnMachines:
 
     def reboot(self, instance_id: str) -> None:
         """Ask for an orderly restart."""
-        self.machines[instance_id].reboot()
+        with contextlib.suppress(MachineFailed):  # it is on its way up or down, and will not come up twice
+            self.machines[instance_id].reboot()
 
     def discard(self, instance_id: str) -> None:
         """Remove the disk of a machine that is gone."""

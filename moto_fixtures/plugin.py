@@ -54,6 +54,7 @@ def light_cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[TestCloud]:
         monkeypatch.delenv("AWS_PROFILE", raising=False)
         monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
         yield opened
+        assert opened.failures() == []
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +69,4 @@ def cloud() -> Iterator[TestCloud]:
         for name, value in opened.environment().items():
             monkeypatch.setenv(name, value)
         yield opened
+        assert opened.failures() == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl, urlencode
 from xml.sax.saxutils import escape
 
@@ -100,7 +100,6 @@ class LoggedCall:
     call: ApiCall
     outcome: str = "open"
     client_pid: int | None = None
-    notes: list[str] = field(default_factory=list)
 
     @property
     def action(self) -> str:

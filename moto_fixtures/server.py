@@ -76,6 +76,8 @@ class ApiServer:
         self.tokens = TokenLedger()
         self.visibility = Visibility()
         self.calls: list[LoggedCall] = []
+        #: Errors of the test cloud itself, which a test should find empty.
+        self.failures: list[Exception] = []
         self.before_look: Callable[[], None] = _do_nothing
         self.after_change: Callable[[], None] = _do_nothing
         self.regions_allowed: frozenset[str] | None = None
@@ -157,6 +159,11 @@ class ApiServer:
         except Refusal as refusal:
             logged.outcome = refusal.code
             return _xml(f"{refusal.status} {refusal.code}", refusal.body())
+        except Exception as error:  # a fault of the test cloud itself: said to the caller, and kept for the test
+            self.failures.append(error)
+            logged.outcome = "InternalError"
+            refusal = Refusal("InternalError", f"The test cloud failed: {type(error).__name__}: {error}", 500)
+            return _xml("500 InternalError", refusal.body())
         logged.outcome = "ok" if reply.good else _error_code(reply.body)
         return reply
 

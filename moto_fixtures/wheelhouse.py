@@ -7,12 +7,15 @@ import json
 import platform
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
 from moto_fixtures import host
 from moto_fixtures.cache import made_once
 from moto_fixtures.errors import WheelhouseFailed
+
+PYPROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 
 #: The Python of the base image.
 PYTHON_VERSION = "3.11"
@@ -27,6 +30,12 @@ def wheelhouse(requirements: Iterable[str]) -> Path:
     """
     wanted = sorted(requirements)
     return made_once(path_of(wanted), lambda folder: _download(wanted, folder))
+
+
+def project_requirements(pyproject: Path = PYPROJECT) -> list[str]:
+    """What a project needs when it runs, as its pyproject.toml says; by default, that of this checkout."""
+    needed: list[str] = tomllib.loads(pyproject.read_text())["project"]["dependencies"]
+    return needed
 
 
 def path_of(requirements: Iterable[str]) -> Path:

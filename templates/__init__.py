@@ -1,0 +1,1 @@
+"""The cloud-init templates, as package data."""

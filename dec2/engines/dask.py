@@ -74,10 +74,10 @@ class DaskEngine(Engine):
         from distributed import Client
         from distributed.security import Security
 
-        security = Security(
+        security = Security(  # type: ignore[no-untyped-call]
             tls_ca_file=credential, tls_client_cert=credential, tls_client_key=credential, require_encryption=True
         )
-        return Client(f"tls://{address}", security=security, asynchronous=asynchronous)
+        return Client(f"tls://{address}", security=security, asynchronous=asynchronous)  # type: ignore[no-untyped-call]
 
 
 def _tls(place: Place) -> tuple[str, ...]:

@@ -48,6 +48,10 @@ class Provider(ABC):
         """Return what exists of a cluster; an inventory without group and nodes if nothing does."""
 
     @abstractmethod
+    def leftovers(self, name: str) -> tuple[str, ...]:
+        """Look everywhere for what belongs to a cluster; return the names of all that is still there."""
+
+    @abstractmethod
     def clusters(self) -> list[Inventory]:
         """Return all clusters here."""
 

@@ -21,7 +21,7 @@ import psutil
 
 from dec2.engines.base import Capacity, Engine, Place
 from dec2.errors import LaunchFailed, NoSuchCluster, NotGone, ProviderError
-from dec2.inventory import SCHEDULER, WORKER, Inventory, Node, worker_name
+from dec2.inventory import SCHEDULER, WORKER, Inventory, Node, node_name
 from dec2.plan import LaunchScheduler, LaunchWorkers
 from dec2.providers.base import Connection, Provider, Tell
 from dec2.spec import ClusterSpec
@@ -58,7 +58,16 @@ class LocalProvider(Provider):
             if index == 0 and role == WORKER:
                 continue
             both = tags.get(_BOTH) == "1"
-            nodes[index] = Node(str(process.pid), role, index, "running", "127.0.0.1", "127.0.0.1", both=both)
+            nodes[index] = Node(
+                id=str(process.pid),
+                role=role,
+                index=index,
+                state="running",
+                private_address="127.0.0.1",
+                public_address="127.0.0.1",
+                both=both,
+                registers_as=node_name(name, index),
+            )
         folder = self.home / name
         group = str(folder) if folder.is_dir() else None
         engine = None
@@ -68,6 +77,10 @@ class LocalProvider(Provider):
         orphans = self._orphans(name) if 0 not in nodes else ()
         ordered = tuple(nodes[index] for index in sorted(nodes))
         return Inventory(name, self.name, group, engine, ordered, orphans)
+
+    def leftovers(self, name: str) -> tuple[str, ...]:
+        left = self.observe(name)
+        return tuple(filter(None, (left.group, *(node.id for node in left.nodes), *left.leftovers)))
 
     def clusters(self) -> list[Inventory]:
         names = {tags[_CLUSTER] for _, tags in self._processes(None)}
@@ -114,7 +127,7 @@ class LocalProvider(Provider):
     def launch_workers(self, spec: ClusterSpec, engine: Engine, action: LaunchWorkers, tell: Tell) -> None:
         for index in action.indices:
             self._start_worker(spec, engine, index)
-            tell(worker_name(spec.name, index), "launched")
+            tell(node_name(spec.name, index), "launched")
 
     def provision(self, spec: ClusterSpec, engine: Engine, tell: Tell) -> None:
         inventory = self.observe(spec.name)
@@ -122,7 +135,7 @@ class LocalProvider(Provider):
         if scheduler is not None and scheduler.both and not self._has_worker_zero(spec.name):
             self._start_worker(spec, engine, 0)
         for node in inventory.nodes:
-            tell(worker_name(spec.name, node.index), "starting")
+            tell(node_name(spec.name, node.index), "starting")
 
     def _has_worker_zero(self, name: str) -> bool:
         return any(tags[_INDEX] == "0" and tags[_ROLE] == WORKER for _, tags in self._processes(name))
@@ -130,7 +143,7 @@ class LocalProvider(Provider):
     def _start_worker(self, spec: ClusterSpec, engine: Engine, index: int) -> None:
         nthreads = spec.nthreads or max(1, (os.cpu_count() or 1) // max(1, spec.workers))
         capacity = Capacity(nthreads, spec.nprocs, "0" if spec.memory_limit == "auto" else spec.memory_limit)
-        command = engine.worker_command(self._place(spec.name), worker_name(spec.name, index), capacity)
+        command = engine.worker_command(self._place(spec.name), node_name(spec.name, index), capacity)
         self._start(spec, WORKER, index, command)
 
     def _start(self, spec: ClusterSpec, role: str, index: int, command: tuple[str, ...], both: bool = False) -> None:
@@ -245,7 +258,7 @@ def _write_once(path: Path, content: bytes, mode: int) -> None:
 
 
 def _end(processes: list[psutil.Process]) -> None:
-    """End process groups: first asked, then killed. A `Process` of psutil knows its start time: a reused pid is safe."""
+    """End process groups: asked, then killed. A `Process` of psutil knows its start time: a reused pid is safe."""
     for number, grace_s in ((signal.SIGTERM, _TERM_GRACE_S), (signal.SIGKILL, _KILL_GRACE_S)):
         for process in processes:
             with contextlib.suppress(psutil.Error, ProcessLookupError):

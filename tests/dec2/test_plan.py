@@ -54,7 +54,7 @@ def test_up_twice_makes_nothing() -> None:
 
 
 def test_what_is_missing_is_made() -> None:
-    assert LaunchWorkers((2, 4)) in plan_up(spec(5), existing(0, 1, 3))
+    assert LaunchWorkers((4, 5)) in plan_up(spec(5), existing(0, 1, 3))
     assert LaunchWorkers((3, 4)) in plan_up(spec(5), existing(0, 1, 2))
 
 
@@ -63,7 +63,7 @@ def test_workers_of_a_scheduler_that_is_gone_go_too() -> None:
         EnsureGroup(),
         RemoveNodes(("i-1", "i-2")),
         LaunchScheduler(both=False),
-        LaunchWorkers((1, 2)),
+        LaunchWorkers((3, 4)),
         Provision(),
         AwaitRegistration(2),
     )

@@ -30,7 +30,7 @@ with TestCloud() as cloud:
     ids = [one["InstanceId"] for one in run["Instances"]]
     for one in ids:
         cloud.wait_state(one, "running", 30)
-        cloud.machine(one).run("systemctl", "is-system-running", "--wait", timeout_s=100)
+        cloud.machine(one).wait_cloud_init()
     print(*ids, flush=True)
     sys.stdin.readline()
 """
@@ -46,15 +46,26 @@ def able_host() -> None:
 @contextlib.contextmanager
 def two_machines() -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """A cloud of its own, in a namespace of its own, with two machines that are up."""
+    with booting() as process:
+        yield process, ids_of(process)
+
+
+@contextlib.contextmanager
+def booting() -> Iterator[subprocess.Popen[str]]:
     command = python_module("moto_fixtures", "isolate", "--", sys.executable, "-c", BOOT_TWO)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
-            assert process.stdout is not None
-            ids = process.stdout.readline().split()
-            assert len(ids) == 2
-            yield process, ids
+            yield process
         finally:
             process.kill()
+
+
+def ids_of(process: subprocess.Popen[str]) -> list[str]:
+    """Wait until the machines are up."""
+    assert process.stdout is not None
+    ids = process.stdout.readline().split()
+    assert len(ids) == 2
+    return ids
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -129,7 +140,8 @@ def test_a_killed_cloud_leaves_nothing_running(able_host: None, number: signal.S
 
 @pytest.mark.cloud
 def test_two_clouds_run_side_by_side(able_host: None) -> None:
-    with two_machines() as (first, ids), two_machines() as (second, others):
+    with booting() as first, booting() as second:
+        ids, others = ids_of(first), ids_of(second)
         assert len(set(ids) | set(others)) == 4
         assert first.poll() is None
         assert second.poll() is None

@@ -77,7 +77,7 @@ class Machines:
         """Wait until cloud-init is through."""
         self.cloud.wait_state(instance_id, "running", 30)
         machine = self.cloud.machine(instance_id)
-        machine.run("cloud-init", "status", "--wait", timeout_s=120)
+        assert machine.wait_cloud_init() == "status: done"
         return machine
 
     def allow(self, *rules: dict[str, Any]) -> None:
@@ -144,7 +144,7 @@ def test_machines_have_no_way_out(pair: Machines) -> None:
     machine = pair.cloud.machine(pair.ids[0])
     for address in ("192.0.2.1", "169.254.169.254", "10.0.0.1"):
         script = f"import socket; socket.create_connection(('{address}', 80), 5)"
-        with pytest.raises(Exception, match="unreachable|refused|No route"):
+        with pytest.raises(Exception, match=r"unreachable|refused|No route"):
             machine.run("python3", "-c", script)
 
 
@@ -169,7 +169,7 @@ def test_members_of_a_group_reach_each_other_and_the_caller_has_no_private_way(p
     private = pair.seen(other)["PrivateIpAddress"]
     with pair.login(one) as run:
         assert "Directory listing" in run(f"curl -sS --max-time 5 http://{private}:8786/")
-    with pytest.raises(OSError, match="refused|unreachable"):
+    with pytest.raises(OSError, match=r"refused|unreachable"):
         socket.create_connection((private, 22), timeout=5)
 
 

@@ -1,0 +1,436 @@
+"""EC2 as a provider: what exists is what the tags say, and every launch has a derived client token."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import urllib.request
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from dec2 import cloud_init, ssh, tags
+from dec2.engines.base import Capacity, Engine, Place
+from dec2.errors import LaunchFailed, NodeUnreachable, NoSuchCluster, ProviderError, UsageError
+from dec2.inventory import SCHEDULER, WORKER, Inventory, Node
+from dec2.package import Bundle, bundle
+from dec2.plan import LaunchScheduler, LaunchWorkers
+from dec2.providers import ec2_nodes
+from dec2.providers.base import Connection, Provider, Tell
+from dec2.providers.ec2_api import DEBIAN_OWNER, DEBIAN_USER, EC2Api, by_cluster, code_of
+from dec2.spec import ClusterSpec
+
+CALLER_ENVIRONMENT = "DEC2_CALLER_CIDR"
+CALLER_SERVICE = "https://checkip.amazonaws.com"
+_STATES = {
+    "pending": "pending",
+    "running": "running",
+    "stopping": "stopping",
+    "stopped": "stopped",
+    "shutting-down": "gone",
+    "terminated": "gone",
+}
+_USERS = {"ubuntu": "ubuntu", "al2023": "ec2-user", "amzn": "ec2-user", "debian": DEBIAN_USER}
+_GENERATIONS_MAX = 50
+
+
+class EC2Provider(Provider):
+    """Instances in one region."""
+
+    name = "ec2"
+
+    def __init__(self, region: str | None = None) -> None:
+        self.api = EC2Api(region)
+        self._groups: dict[str, dict[str, Any]] = {}
+        self._sessions: dict[str, ssh.Session] = {}
+        self._spec: ClusterSpec | None = None
+        self._image: dict[str, Any] = {}
+        self._key_file: str | None = None
+
+    # --- what exists ----------------------------------------------------------------------------
+
+    def preflight(self, spec: ClusterSpec) -> None:
+        assert spec.keyname is not None
+        self._spec = spec
+        public = self.api.key_pair(spec.keyname)
+        self._key_file = ssh.find_private_key(spec.keyname, public, spec.keypair)
+        architecture = self.api.architecture(spec.type)
+        if spec.scheduler_type is not None and self.api.architecture(spec.scheduler_type) != architecture:
+            raise UsageError(f"{spec.scheduler_type} and {spec.type} are of different architectures; choose two alike")
+        self._image = self.api.image(spec.ami, architecture)
+        if self._image.get("Architecture", architecture) != architecture:
+            text = f"the image {self._image['ImageId']} is for {self._image['Architecture']}, and {spec.type} is not"
+            raise UsageError(f"{text}; choose another --ami or --type")
+        _ = self._username, self._bundle
+
+    def observe(self, name: str) -> Inventory:
+        nodes = [node for each in self.api.instances(by_cluster(name)) if (node := _node(each)) is not None]
+        groups = self.api.groups(by_cluster(name))
+        if groups:
+            self._groups[name] = groups[0]
+        else:
+            self._groups.pop(name, None)
+        engine = tags.as_dict(groups[0].get("Tags")).get(tags.ENGINE) if groups else None
+        group = groups[0]["GroupId"] if groups else None
+        ordered = tuple(sorted(nodes, key=lambda node: (node.role != SCHEDULER, node.index)))
+        return Inventory(name, self.name, group, engine, ordered, region=self.api.region)
+
+    def clusters(self) -> list[Inventory]:
+        key = {"Name": "tag-key", "Values": [tags.CLUSTER]}
+        found = [*self.api.groups(key), *self.api.instances(key)]
+        alive = [each for each in found if each.get("State", {}).get("Name") != "terminated"]
+        names = {tags.as_dict(each.get("Tags")).get(tags.CLUSTER, "") for each in alive}
+        return [self.observe(name) for name in sorted(filter(None, names))]
+
+    def leftovers(self, name: str) -> tuple[str, ...]:
+        instances = [each for each in self.api.instances(by_cluster(name)) if each["State"]["Name"] != "terminated"]
+        groups = self.api.groups(by_cluster(name))
+        return (
+            *(each["InstanceId"] for each in instances),
+            *self.api.volumes(name),
+            *self.api.interfaces(name),
+            *(each["GroupId"] for each in groups),
+        )
+
+    # --- making -----------------------------------------------------------------------------------
+
+    def ensure_group(self, spec: ClusterSpec, engine: Engine) -> None:
+        group = self._groups.get(spec.name)
+        if group is None:
+            vpc = self.api.vpc_of(spec.subnet) if spec.subnet is not None else None
+            named = tags.group_tags(spec.name, engine.name, self._username, spec.keyname or "")
+            group = self.api.create_group(spec.name, vpc, named)
+            self._groups[spec.name] = group
+        self.api.open_group(group, caller_cidr())
+        folder = self._folder(spec.name)
+        if self._key_file is not None:
+            _write_private(folder / "keypair", os.path.abspath(self._key_file).encode())
+        if not (folder / "host_key.json").exists():
+            _write_private(folder / "host_key.json", json.dumps(self._recovered_host_key(spec.name)).encode())
+        if not (folder / "credential.pem").exists():
+            _write_private(folder / "credential.pem", self._recovered_credential(spec.name) or engine.new_credential())
+
+    def _recovered_host_key(self, name: str) -> tuple[str, str]:
+        """Return the single-use key of nodes that exist, or a new one."""
+        for instance in self.api.instances(by_cluster(name)):
+            if instance["State"]["Name"] in ("pending", "running"):
+                found = cloud_init.host_key_in(self.api.user_data(instance["InstanceId"]) or "")
+                if found is not None:
+                    return found
+        return ssh.new_host_key()
+
+    def _recovered_credential(self, name: str) -> bytes | None:
+        """Fetch the cluster's credential from its scheduler, where another machine brought it up."""
+        inventory = self.observe(name)
+        node = inventory.scheduler
+        if node is None or node.public_address is None:
+            return None
+        return self._session(inventory, node).read(cloud_init.CREDENTIAL)
+
+    def launch_scheduler(self, spec: ClusterSpec, engine: Engine, action: LaunchScheduler, tell: Tell) -> None:
+        place = _place(engine, None)
+        commands = {"dscheduler": engine.scheduler_command(place)}
+        if action.both:
+            commands["dworker"] = engine.worker_command(
+                _place(engine, f"127.0.0.1:{engine.port}"), "NAME", _capacity(spec)
+            )
+        data = self._user_data(spec, engine, commands, None)
+        request = self._request(spec, SCHEDULER, 0, 1, data, both=action.both)
+        self._launch(spec, request)
+        tell(f"{spec.name}-0", "launched")
+
+    def launch_workers(self, spec: ClusterSpec, engine: Engine, action: LaunchWorkers, tell: Tell) -> None:
+        scheduler = self.observe(spec.name).scheduler
+        if scheduler is None or scheduler.private_address is None:
+            raise LaunchFailed(
+                f"the scheduler of {spec.name} ended before its workers were launched; run dec2 up again"
+            )
+        address = f"{scheduler.private_address}:{engine.port}"
+        commands = {"dworker": engine.worker_command(_place(engine, address), "NAME", _capacity(spec))}
+        data = self._user_data(spec, engine, commands, scheduler.private_address)
+        count = len(action.indices)
+        self._launch(spec, self._request(spec, WORKER, action.indices[0], count, data, both=False))
+        for index in action.indices:
+            tell(f"{spec.name}-{index}", "launched")
+
+    def _user_data(
+        self, spec: ClusterSpec, engine: Engine, commands: dict[str, tuple[str, ...]], source: str | None
+    ) -> str:
+        private, public = json.loads((self._folder(spec.name) / "host_key.json").read_text())
+        return cloud_init.user_data(
+            cloud_init.Boot(
+                host_key=private,
+                host_key_public=public,
+                commands=commands,
+                wheel_source=source,
+                manifest_sha256=self._bundle.sha256,
+                requirements=engine.requirements(),
+                index_url=spec.index_url,
+                offline=spec.wheelhouse is not None and spec.index_url is None,
+            )
+        )
+
+    def _request(
+        self, spec: ClusterSpec, role: str, first_index: int, count: int, data: str, *, both: bool
+    ) -> dict[str, Any]:
+        group = self._groups[spec.name]["GroupId"]
+        named = tags.node_tags(spec.name, role, first_index, both=both)
+        kinds = ("instance", "volume", "network-interface")
+        type_ = spec.scheduler_type if role == SCHEDULER and spec.scheduler_type else spec.type
+        volume = {
+            "VolumeSize": spec.volume_size_gb,
+            "VolumeType": "gp3",
+            "Encrypted": True,
+            "DeleteOnTermination": True,
+        }
+        request: dict[str, Any] = {
+            "ImageId": self._image["ImageId"],
+            "InstanceType": type_,
+            "KeyName": spec.keyname,
+            "MinCount": count,
+            "MaxCount": count,
+            "SecurityGroupIds": [group],
+            "UserData": data,
+            # The node ends its own life: a poweroff must end the bill too.
+            "InstanceInitiatedShutdownBehavior": "terminate",
+            "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 1, "HttpEndpoint": "enabled"},
+            "BlockDeviceMappings": [{"DeviceName": self._image.get("RootDeviceName", "/dev/xvda"), "Ebs": volume}],
+            "TagSpecifications": [{"ResourceType": kind, "Tags": named} for kind in kinds],
+        }
+        if spec.subnet is not None:
+            request["SubnetId"] = spec.subnet
+        return request
+
+    def _launch(self, spec: ClusterSpec, request: dict[str, Any]) -> None:
+        """Launch once, however often it is asked for: the client token is made of the whole request.
+
+        A token whose instances have ended since answers with them, or with an error; then the next generation's is due.
+        """
+        body = json.dumps(request, sort_keys=True)
+        for generation in range(_GENERATIONS_MAX):
+            token = hashlib.sha256(f"{generation}\0{body}".encode()).hexdigest()[:64]
+            try:
+                made = self.api.run({**request, "ClientToken": token})
+            except LaunchFailed as error:
+                cause = error.__cause__
+                if isinstance(cause, ClientError) and code_of(cause) == "IdempotentInstanceTerminated":
+                    continue
+                raise
+            if all(each["State"]["Name"] not in ("shutting-down", "terminated") for each in made):
+                return
+        raise LaunchFailed(f"no instance of {spec.name} stays alive; look at its console output, then dec2 destroy")
+
+    def provision(self, spec: ClusterSpec, engine: Engine, tell: Tell) -> None:
+        inventory = ec2_nodes.await_addresses(self, spec)
+        scheduler = inventory.scheduler
+        if scheduler is None:
+            raise LaunchFailed(f"the scheduler of {spec.name} ended while it booted; run dec2 up again")
+        folder = self._folder(spec.name)
+        credential = (folder / "credential.pem").read_bytes()
+        tell(f"{spec.name}-0", "booting")
+        session = self._session(inventory, scheduler, spec.timeout_s)
+        tell(f"{spec.name}-0", "connected")
+        keys = ec2_nodes.HostKeys(self, session, spec.name)
+        ec2_nodes.push_bundle(session, self._bundle)
+        session = ec2_nodes.rotate(self, session, scheduler, keys, spec.name)
+        self._sessions[spec.name] = session
+        session.put(credential, cloud_init.CREDENTIAL, 0o600)
+        tell(f"{spec.name}-0", "installing")
+        keys.scheduler_session = session
+        ec2_nodes.provision_workers(self, spec, inventory, keys, credential, tell)
+
+    # --- asking -----------------------------------------------------------------------------------
+
+    def registered(self, inventory: Inventory, engine: Engine) -> tuple[str, ...] | None:
+        node = inventory.scheduler
+        if node is None:
+            return None
+        place = _place(engine, f"127.0.0.1:{engine.port}")
+        try:
+            session = self._session(inventory, node)
+            question = engine.question(place)
+            output = session.run("sudo", "-u", "dec2", *question, timeout_s=40.0, check=False)
+            return engine.registered(output)
+        except (NodeUnreachable, ValueError):
+            self._forget_session(inventory.name)
+            return None
+
+    def log_tail(self, inventory: Inventory, node: Node, lines: int) -> str:
+        script = (
+            f"cat {cloud_init.HOME}/phase 2>/dev/null; tail -n {lines} /var/log/cloud-init-output.log; "
+            f"journalctl --no-pager -q -n {lines} -u dec2-bootstrap -u dscheduler -u dworker"
+        )
+        try:
+            with ssh.connect(self.login(inventory, node), 5.0) as session:
+                text = session.run("sudo", "sh", "-c", script, check=False)
+                return "\n".join(text.splitlines()[-2 * lines :])
+        except NodeUnreachable as error:
+            return str(error)
+
+    # --- ending -----------------------------------------------------------------------------------
+
+    def remove(self, inventory: Inventory, ids: tuple[str, ...]) -> None:
+        self._forget_session(inventory.name)
+        self.api.terminate(list(ids))
+
+    def delete_group(self, inventory: Inventory) -> None:
+        self._forget_session(inventory.name)
+        if inventory.group is not None:
+            self.api.delete_group(inventory.group)
+            folder = _state_home() / f"{self.api.region}-{inventory.group}"
+            for each in folder.glob("*"):
+                each.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        self._groups.pop(inventory.name, None)
+
+    # --- reaching ---------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def connection(self, inventory: Inventory) -> Iterator[Connection]:
+        node = inventory.scheduler
+        if node is None:
+            raise NoSuchCluster(f"the cluster {inventory.name} has no running scheduler; run dec2 up again")
+        session = self._session(inventory, node)
+        file = self._folder(inventory.name) / "credential.pem"
+        if not file.exists():
+            content = session.read(cloud_init.CREDENTIAL)
+            if content is None:
+                raise NodeUnreachable(f"the scheduler of {inventory.name} has no credential yet; run dec2 up again")
+            _write_private(file, content)
+        from dec2.engines import named
+
+        with session.forward("127.0.0.1", named(inventory.engine or "core").port) as address:
+            yield Connection(address, str(file), False)
+
+    def shell(self, inventory: Inventory, node: Node) -> tuple[str, ...]:
+        login = self.login(inventory, node)
+        known = self._folder(inventory.name) / "known_hosts"
+        known.write_text("".join(f"{login.host} {line}\n" for line in login.host_keys))
+        identity = ("-i", login.key_file) if login.key_file else ()
+        options = ("-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes")
+        return ("ssh", *identity, *options, f"{login.username}@{login.host}")
+
+    def login(self, inventory: Inventory, node: Node) -> ssh.Login:
+        """Return who logs in to a node and how, with the host keys that it may show."""
+        address = node.public_address or node.private_address
+        if address is None:
+            raise NodeUnreachable(f"{node.id} has no address yet")
+        group = tags.as_dict(self._groups.get(inventory.name, {}).get("Tags"))
+        username = group.get(tags.USERNAME) or DEBIAN_USER
+        keys = ec2_nodes.known_keys(self, inventory, node, self._folder(inventory.name))
+        return ssh.Login(address, username, self._private_key(inventory.name, group), keys)
+
+    def _private_key(self, name: str, group: dict[str, str]) -> str | None:
+        if self._key_file is not None or self._spec is not None:
+            return self._key_file
+        with contextlib.suppress(OSError):
+            named = (self._folder(name) / "keypair").read_text()
+            if os.path.exists(named):
+                return named
+        keyname = group.get(tags.KEYNAME, "")
+        return ssh.find_private_key(keyname, self.api.key_pair(keyname), None)
+
+    def _session(self, inventory: Inventory, node: Node, timeout_s: float = 20.0) -> ssh.Session:
+        """Return the kept connection to the scheduler's node, or a new one."""
+        kept = self._sessions.get(inventory.name)
+        if kept is None or kept.login.host != node.public_address:
+            kept = self._sessions[inventory.name] = ssh.connect(self.login(inventory, node), timeout_s)
+        return kept
+
+    def _forget_session(self, name: str) -> None:
+        kept = self._sessions.pop(name, None)
+        if kept is not None:
+            kept.close()
+
+    # --- from the options -------------------------------------------------------------------------
+
+    @cached_property
+    def _bundle(self) -> Bundle:
+        return bundle(self._spec.wheelhouse if self._spec else None)
+
+    @cached_property
+    def _username(self) -> str:
+        assert self._spec is not None
+        if self._spec.username:
+            return self._spec.username
+        if self._image.get("OwnerId") == DEBIAN_OWNER:
+            return DEBIAN_USER
+        label = str(self._image.get("Name", "")).lower()
+        for word, user in _USERS.items():
+            if word in label:
+                return user
+        raise UsageError(f"dec2 does not know the user of the image {self._image['ImageId']}; add --username")
+
+    def _folder(self, name: str) -> Path:
+        """Return the cache of a cluster on this machine; its name dies with the group."""
+        group = self._groups.get(name)
+        if group is None:
+            raise ProviderError(f"the cluster {name} has no security group; run dec2 destroy {name}")
+        folder = _state_home() / f"{self.api.region}-{group['GroupId']}"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return folder
+
+
+def caller_cidr() -> str:
+    """Return the only address that may reach port 22: the environment's word, or what an AWS service sees of us."""
+    named = os.environ.get(CALLER_ENVIRONMENT)
+    if named:
+        return named if "/" in named else f"{named}/32"
+    try:
+        with urllib.request.urlopen(CALLER_SERVICE, timeout=10) as answer:
+            return f"{answer.read().decode().strip()}/32"
+    except OSError as error:
+        raise ProviderError(
+            f"your public address cannot be found ({error}); set {CALLER_ENVIRONMENT}=ADDRESS/32"
+        ) from None
+
+
+def _state_home() -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(state).expanduser() / "dec2" / "ec2"
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+    os.replace(temporary, path)
+
+
+def _node(instance: dict[str, Any]) -> Node | None:
+    named = tags.read_node(instance.get("Tags"))
+    if named is None:
+        return None
+    return Node(
+        id=instance["InstanceId"],
+        role=named.role,
+        index=named.first_index + int(instance.get("AmiLaunchIndex", 0)),
+        state=_STATES.get(instance["State"]["Name"], "pending"),
+        private_address=instance.get("PrivateIpAddress"),
+        public_address=instance.get("PublicIpAddress"),
+        type=instance.get("InstanceType"),
+        both=named.both,
+        registers_as=instance["InstanceId"],
+    )
+
+
+def _place(engine: Engine, scheduler_address: str | None) -> Place:
+    return Place(
+        python=cloud_init.PYTHON,
+        host="0.0.0.0",
+        port=engine.port,
+        scheduler_file=cloud_init.SCHEDULER_FILE,
+        scheduler_address=scheduler_address,
+        credential=cloud_init.CREDENTIAL,
+    )
+
+
+def _capacity(spec: ClusterSpec) -> Capacity:
+    return Capacity(spec.nthreads, spec.nprocs, spec.memory_limit)
