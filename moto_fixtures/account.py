@@ -43,6 +43,7 @@ PRIVATE_NETWORK = ipaddress.ip_network("172.31.0.0/16")
 EXTRA_FILTERS = {
     "client-token": "client_token",
     "instance-lifecycle": "lifecycle",
+    "network-interface.group-id": "security_groups.id",
     "network-interface.network-interface-id": "network_interfaces.id",
     "network-interface.subnet-id": "network_interfaces.subnet_id",
 }
@@ -115,6 +116,21 @@ def _give_public_address(interface: Any) -> None:
         interface.public_ip = _addresses.setdefault(account_id, PublicAddresses()).take()
 
 
+class DebianImage(Ami):  # type: ignore[misc, unused-ignore]
+    """Debian's image as EC2 shows it: a small root volume that goes with the instance."""
+
+    @property
+    def block_device_mappings(self) -> list[dict[str, Any]]:
+        """The one volume of the image."""
+        volume = {
+            "SnapshotId": self.ebs_snapshot.id,
+            "VolumeSize": ROOT_VOLUME_GIB,
+            "DeleteOnTermination": True,
+            "VolumeType": "gp3",
+        }
+        return [{"DeviceName": self.root_device_name, "Ebs": volume}]
+
+
 class MotoAccount:
     """A fresh account with a default network and the base image, in as many regions as are asked for."""
 
@@ -153,7 +169,7 @@ class MotoRegion:
     def _register_image(self) -> None:
         architecture = host.architecture()
         label = {"x86_64": "amd64"}.get(architecture, architecture)
-        image = Ami(
+        image = DebianImage(
             self.backend,
             self.image_id,
             name=f"debian-12-{label}-20250721-2181",

@@ -6,6 +6,7 @@ below the group of this process, in every tree.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -69,7 +70,11 @@ class Cage:
     """
 
     def __init__(self, name: str, memory_bytes_max: int) -> None:
-        self._groups = {controller: tree / name for controller, tree in trees().items()}
+        places = trees()
+        if "unified" in places and "memory" not in places:
+            with contextlib.suppress(OSError):  # refused below the root if the group has processes: then no limit
+                (places["unified"] / "cgroup.subtree_control").write_text("+memory")
+        self._groups = {controller: tree / name for controller, tree in places.items()}
         for group in self._groups.values():
             group.mkdir(exist_ok=True)
         for controller, limit in (("memory", "memory.limit_in_bytes"), ("unified", "memory.max")):

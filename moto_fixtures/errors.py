@@ -8,7 +8,7 @@ TestCloudError
 ├── MotoChanged          the installed moto lacks something that the test cloud relies on
 └── MachineFailed        a machine could not be started or changed
 
-`Refusal` is not part of it: that is an answer of the EC2 API to its caller, and it never leaves the server.
+`ApiRefusal` is not part of it: that is an answer of the EC2 API to its caller, and it never leaves the server.
 """
 
 from __future__ import annotations

@@ -264,9 +264,11 @@ class NspawnMachine:
                 self.kill()
 
     def _signal_leader(self, number: int) -> None:
-        if self._leader is None:
-            raise MachineFailed(f"{self.instance_id} is down, so it takes no signal: wait for its state first.")
-        os.kill(self._leader, number)
+        with contextlib.suppress(ProcessLookupError):
+            if self._leader is not None:
+                os.kill(self._leader, number)
+                return
+        raise MachineFailed(f"{self.instance_id} is down, so it takes no signal: wait for its state first.")
 
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

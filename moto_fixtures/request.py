@@ -13,7 +13,7 @@ EC2_NAMESPACE = "http://ec2.amazonaws.com/doc/2016-11-15/"
 _SCOPE = re.compile(r"Credential=[^/]+/\d+/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
 
 
-class Refusal(Exception):
+class ApiRefusal(Exception):
     """An error that the API gives to its caller.
 
     code: the name of the error as EC2 writes it, for example `DependencyViolation`.

@@ -24,7 +24,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 
 from moto_fixtures.account import MotoAccount, MotoRegion
 from moto_fixtures.lifecycle import Lifecycle, MachineKeeper
-from moto_fixtures.request import ApiCall, LoggedCall, Refusal, answer, parse_call, scope_of
+from moto_fixtures.request import ApiCall, ApiRefusal, LoggedCall, answer, parse_call, scope_of
 from moto_fixtures.strict import CapacityTable, TokenLedger, Visibility, apply_rules, interface_tags, kept_interfaces
 from moto_fixtures.weather import Stroke, Verdict, Weather
 
@@ -36,7 +36,7 @@ CONSOLE_BYTES_MAX = 65536
 
 
 @dataclass(frozen=True)
-class Reply:
+class HttpAnswer:
     """A whole HTTP answer."""
 
     status: str
@@ -145,7 +145,7 @@ class ApiServer:
             self.calls.append(logged)
         return logged
 
-    def _answer(self, logged: LoggedCall, verdict: Verdict, environ: Environ, body: bytes) -> Reply:
+    def _answer(self, logged: LoggedCall, verdict: Verdict, environ: Environ, body: bytes) -> HttpAnswer:
         call = logged.call
         try:
             if verdict.refusal is not None:
@@ -156,21 +156,21 @@ class ApiServer:
                 reply = self._parameter(call, json.loads(body or b"{}")) or self._to_moto(environ, body)
             else:
                 reply = self._to_moto(environ, body)
-        except Refusal as refusal:
+        except ApiRefusal as refusal:
             logged.outcome = refusal.code
             return _xml(f"{refusal.status} {refusal.code}", refusal.body())
         except Exception as error:  # a fault of the test cloud itself: said to the caller, and kept for the test
             self.failures.append(error)
             logged.outcome = "InternalError"
-            refusal = Refusal("InternalError", f"The test cloud failed: {type(error).__name__}: {error}", 500)
-            return _xml("500 InternalError", refusal.body())
+            said = ApiRefusal("InternalError", f"The test cloud failed: {type(error).__name__}: {error}", 500)
+            return _xml("500 InternalError", said.body())
         logged.outcome = "ok" if reply.good else _error_code(reply.body)
         return reply
 
-    def _ec2(self, call: ApiCall, environ: Environ) -> Reply:
+    def _ec2(self, call: ApiCall, environ: Environ) -> HttpAnswer:
         if self.regions_allowed is not None and call.region not in self.regions_allowed:
             have = ", ".join(self.regions_allowed)
-            raise Refusal("UnsupportedOperation", f"this test cloud has machines in the region {have} only")
+            raise ApiRefusal("UnsupportedOperation", f"this test cloud has machines in the region {have} only")
         with self.lock:
             region = self.account.region(call.region)
             told = self.tokens.replay(call, region)
@@ -182,13 +182,13 @@ class ApiServer:
                 return self._look(call, region, environ)
             return self._change(call, region, environ)
 
-    def _look(self, call: ApiCall, region: MotoRegion, environ: Environ) -> Reply:
+    def _look(self, call: ApiCall, region: MotoRegion, environ: Environ) -> HttpAnswer:
         if call.action in ("DescribeInstances", "DescribeInstanceStatus"):
             self.before_look()
         with self.visibility.hiding(call, region):
             return self._to_moto(environ, call.form())
 
-    def _change(self, call: ApiCall, region: MotoRegion, environ: Environ) -> Reply:
+    def _change(self, call: ApiCall, region: MotoRegion, environ: Environ) -> HttpAnswer:
         known = {one.id for one in region.instances()}
         changed = apply_rules(call, region)
         if call.action == "RunInstances":
@@ -212,16 +212,16 @@ class ApiServer:
             for instance_id in call.numbered("InstanceId"):
                 self.keeper.reboot(instance_id)
 
-    def _console(self, call: ApiCall, region: MotoRegion) -> Reply:
+    def _console(self, call: ApiCall, region: MotoRegion) -> HttpAnswer:
         instance_id = call.get("InstanceId") or ""
         if region.instance(instance_id) is None:
-            raise Refusal("InvalidInstanceID.NotFound", f"The instance ID '{instance_id}' does not exist")
+            raise ApiRefusal("InvalidInstanceID.NotFound", f"The instance ID '{instance_id}' does not exist")
         text = base64.b64encode(self.keeper.console(instance_id)[-CONSOLE_BYTES_MAX:]).decode()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
         content = f"<instanceId>{instance_id}</instanceId><timestamp>{stamp}</timestamp><output>{text}</output>"
         return _xml("200 OK", answer(call.action, content))
 
-    def _parameter(self, call: ApiCall, question: dict[str, Any]) -> Reply | None:
+    def _parameter(self, call: ApiCall, question: dict[str, Any]) -> HttpAnswer | None:
         with self.lock:
             name = question.get("Name", "")
             value = self.account.region(call.region).parameters.get(name)
@@ -230,11 +230,11 @@ class ApiServer:
         held = {"Name": name, "Type": "String", "Value": value, "Version": 1, "DataType": "aws:ec2:image"}
         body = json.dumps({"Parameter": held}).encode()
         headers = (("Content-Type", "application/x-amz-json-1.1"), ("Content-Length", str(len(body))))
-        return Reply("200 OK", headers, body)
+        return HttpAnswer("200 OK", headers, body)
 
     # -- moto
 
-    def _to_moto(self, environ: Environ, body: bytes) -> Reply:
+    def _to_moto(self, environ: Environ, body: bytes) -> HttpAnswer:
         asked = dict(environ)
         asked["wsgi.input"] = io.BytesIO(body)
         asked["CONTENT_LENGTH"] = str(len(body))
@@ -249,8 +249,8 @@ class ApiServer:
             chunks = _moto()(asked, start_response)
             content = b"".join(chunks)
         except Exception as error:  # moto raises for what it has not got, and botocore would try a 500 again and again
-            raise Refusal("UnsupportedOperation", f"moto cannot answer this: {type(error).__name__}: {error}")
-        return Reply(got["status"], tuple(got["headers"]), content)
+            raise ApiRefusal("UnsupportedOperation", f"moto cannot answer this: {type(error).__name__}: {error}")
+        return HttpAnswer(got["status"], tuple(got["headers"]), content)
 
     # -- strokes
 
@@ -327,8 +327,8 @@ def _ignore(_: bytes) -> None:
     """WSGI's old way of writing, which moto does not use."""
 
 
-def _xml(status: str, body: bytes) -> Reply:
-    return Reply(status, (("Content-Type", "text/xml;charset=UTF-8"), ("Content-Length", str(len(body)))), body)
+def _xml(status: str, body: bytes) -> HttpAnswer:
+    return HttpAnswer(status, (("Content-Type", "text/xml;charset=UTF-8"), ("Content-Length", str(len(body)))), body)
 
 
 def _error_code(body: bytes) -> str:

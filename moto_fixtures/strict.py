@@ -1,7 +1,7 @@
 """The rules of EC2 that moto leaves out.
 
-A rule before the call takes the call and the region, and gives the call back, changed or not, or raises Refusal.  The
-rules read the region and change nothing in it.  What must be remembered between calls lies in three small classes:
+A rule before the call takes the call and the region, and gives the call back, changed or not, or raises ApiRefusal.
+The rules read the region and change nothing in it.  What must be remembered between calls lies in three small classes:
 `TokenLedger` (client tokens), `CapacityTable` (how much of a type there is) and `Visibility` (eventual consistency).
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moto_fixtures.account import ROOT_DEVICE, ROOT_VOLUME_GIB, MotoRegion
-from moto_fixtures.request import ApiCall, Refusal
+from moto_fixtures.request import ApiCall, ApiRefusal
 
 USER_DATA_BYTES_MAX = 16384
 TOKEN_CHARACTERS_MAX = 64
@@ -31,9 +31,9 @@ def user_data_fits(call: ApiCall, region: MotoRegion) -> ApiCall:
     try:
         content = base64.b64decode(call.get("UserData") or "", validate=True)
     except binascii.Error:
-        raise Refusal("InvalidUserData.Malformed", "Invalid BASE64 encoding of user data.")
+        raise ApiRefusal("InvalidUserData.Malformed", "Invalid BASE64 encoding of user data.")
     if len(content) > USER_DATA_BYTES_MAX:
-        raise Refusal("InvalidParameterValue", f"User data is limited to {USER_DATA_BYTES_MAX} bytes")
+        raise ApiRefusal("InvalidParameterValue", f"User data is limited to {USER_DATA_BYTES_MAX} bytes")
     return call
 
 
@@ -42,17 +42,17 @@ def parameters_agree(call: ApiCall, region: MotoRegion) -> ApiCall:
     has_interfaces = bool(call.indexes("NetworkInterface"))
     has_groups = bool(call.indexes("SecurityGroupId") or call.indexes("SecurityGroup"))
     if has_interfaces and has_groups:
-        raise Refusal(
+        raise ApiRefusal(
             "InvalidParameterCombination",
             "Network interfaces and an instance-level security groups may not be specified on the same request",
         )
     least, most = _counts(call)
     if most > 1 and fixed_address(call):
-        raise Refusal(
+        raise ApiRefusal(
             "InvalidParameterCombination", "A private IP address can only be specified when launching one instance"
         )
     if least < 1 or least > most:
-        raise Refusal("InvalidParameterValue", f"Minimum count {least} must be at least 1 and at most {most}")
+        raise ApiRefusal("InvalidParameterValue", f"Minimum count {least} must be at least 1 and at most {most}")
     return call
 
 
@@ -63,7 +63,7 @@ def groups_exist(call: ApiCall, region: MotoRegion) -> ApiCall:
         named += call.numbered(f"NetworkInterface.{index}.SecurityGroupId")
     for group_id in named:
         if region.group(group_id) is None:
-            raise Refusal("InvalidGroup.NotFound", f"The security group '{group_id}' does not exist")
+            raise ApiRefusal("InvalidGroup.NotFound", f"The security group '{group_id}' does not exist")
     return call
 
 
@@ -71,7 +71,7 @@ def address_is_free(call: ApiCall, region: MotoRegion) -> ApiCall:
     """A fixed private address belongs to one interface at a time."""
     address = fixed_address(call)
     if address and region.private_address_in_use(address):
-        raise Refusal("InvalidIPAddress.InUse", f"Address {address} is in use.")
+        raise ApiRefusal("InvalidIPAddress.InUse", f"Address {address} is in use.")
     return call
 
 
@@ -82,7 +82,7 @@ def image_is_known(call: ApiCall, region: MotoRegion) -> ApiCall:
         return call
     name = image.removeprefix("resolve:ssm:")
     if name not in region.parameters:
-        raise Refusal("InvalidParameterValue", f"Systems Manager parameter {name} was not found or is not an image")
+        raise ApiRefusal("InvalidParameterValue", f"Systems Manager parameter {name} was not found or is not an image")
     return call.with_parameters({"ImageId": region.parameters[name]})
 
 
@@ -114,9 +114,11 @@ def group_is_unused(call: ApiCall, region: MotoRegion) -> ApiCall:
     if group is None:
         return call  # moto says that it does not exist
     if group.name == "default":
-        raise Refusal("CannotDelete", f'the specified group: "{group.id}" name: "default" cannot be deleted by a user')
+        raise ApiRefusal(
+            "CannotDelete", f'the specified group: "{group.id}" name: "default" cannot be deleted by a user'
+        )
     if region.users_of_group(group.id):
-        raise Refusal("DependencyViolation", f"resource {group.id} has a dependent object")
+        raise ApiRefusal("DependencyViolation", f"resource {group.id} has a dependent object")
     return call
 
 
@@ -139,7 +141,7 @@ def _in_state(call: ApiCall, region: MotoRegion, states: tuple[str, ...], verb: 
     for instance_id in call.numbered("InstanceId"):
         state = region.state(instance_id)
         if state is not None and state not in states:
-            raise Refusal(
+            raise ApiRefusal(
                 "IncorrectInstanceState",
                 f"The instance '{instance_id}' is not in a state from which it can be {verb}. (it is {state})",
             )
@@ -164,7 +166,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
 
 
 def apply_rules(call: ApiCall, region: MotoRegion) -> ApiCall:
-    """The call as the rules leave it.  Raises Refusal."""
+    """The call as the rules leave it.  Raises ApiRefusal."""
     for rule in RULES.get(call.action, ()):
         call = rule(call, region)
     return call
@@ -225,7 +227,7 @@ class CapacityTable:
     def place(self, call: ApiCall, region: MotoRegion) -> ApiCall:
         """Choose zone, subnet and number for a RunInstances call; the number ends as MinCount, as moto needs it.
 
-        Raises Refusal with InsufficientInstanceCapacity or VcpuLimitExceeded.
+        Raises ApiRefusal with InsufficientInstanceCapacity or VcpuLimitExceeded.
         """
         least, most = _counts(call)
         instance_type = call.get("InstanceType") or "m1.small"
@@ -265,14 +267,14 @@ class CapacityTable:
             return most
         left = self.vcpus_max - sum(region.vcpus(one.instance_type) or 0 for one in _alive(region))
         if left // each < least:
-            raise Refusal(
+            raise ApiRefusal(
                 "VcpuLimitExceeded",
                 f"You have requested more vCPU capacity than your current vCPU limit of {self.vcpus_max} allows for the"
                 " instance bucket that the specified instance type belongs to.",
             )
         return min(most, left // each)
 
-    def _refusal(self, instance_type: str, asked: list[str], able: list[str]) -> Refusal:
+    def _refusal(self, instance_type: str, asked: list[str], able: list[str]) -> ApiRefusal:
         text = f"We currently do not have sufficient {instance_type} capacity"
         if len(asked) == 1:
             text += f" in the Availability Zone you requested ({asked[0]})."
@@ -283,7 +285,7 @@ class CapacityTable:
                 )
         else:
             text += " in any Availability Zone of this Region."
-        return Refusal("InsufficientInstanceCapacity", text, 500)
+        return ApiRefusal("InsufficientInstanceCapacity", text, 500)
 
 
 def _alive(region: MotoRegion) -> Iterator[Any]:
@@ -306,23 +308,25 @@ class TokenLedger:
     def replay(self, call: ApiCall, region: MotoRegion) -> Any | None:
         """The answer that was given to this token; None if it is new.
 
-        Raises Refusal if the token came with other parameters, or if all that it launched is terminated.
+        Raises ApiRefusal if the token came with other parameters, or if all that it launched is terminated.
         """
         token = self._token(call)
         if token is None:
             return None
         if len(token[2]) > TOKEN_CHARACTERS_MAX or not token[2].isascii():
-            raise Refusal("InvalidParameterValue", f"ClientToken has more than {TOKEN_CHARACTERS_MAX} ASCII characters")
+            raise ApiRefusal(
+                "InvalidParameterValue", f"ClientToken has more than {TOKEN_CHARACTERS_MAX} ASCII characters"
+            )
         if token not in self._answers:
             return None
         pairs, given, launched = self._answers[token]
         if pairs != _meaning(call):
-            raise Refusal(
+            raise ApiRefusal(
                 "IdempotentParameterMismatch",
                 "Arguments on this idempotent request are inconsistent with arguments used in previous request(s).",
             )
         if launched and all(region.state(one) in (None, "terminated") for one in launched):
-            raise Refusal(
+            raise ApiRefusal(
                 "IdempotentInstanceTerminated", "The client token belongs to a request whose instances are terminated."
             )
         return given

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from moto_fixtures.request import ApiCall, Refusal
+from moto_fixtures.request import ApiCall, ApiRefusal
 
 
 class Stroke(Enum):
@@ -32,7 +32,7 @@ class Verdict:
     delay_s: how long the call waits before anything happens to it.
     """
 
-    refusal: Refusal | None = None
+    refusal: ApiRefusal | None = None
     before: Stroke = Stroke.NONE
     after: Stroke = Stroke.NONE
     delay_s: float = 0.0
@@ -84,7 +84,7 @@ class Weather:
 
         times: how many calls; None for all.  skip: how many calls pass first.  when: only calls for which it is true.
         """
-        refusal = Refusal(code, message, status)
+        refusal = ApiRefusal(code, message, status)
         return self._order(Fault(Verdict(refusal=refusal), action=action, times=times, skip=skip, when=when))
 
     def throttle(self, action: str = "*", times: int = 2, skip: int = 0) -> Fault:

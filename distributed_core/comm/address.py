@@ -39,14 +39,11 @@ def parse_address(text: str, default_port: int | None = None) -> Address:
         host, port_text = "", ""
     else:
         host, _, port_text = rest.partition(":")
-    if host and not port_text and default_port is not None and not rest.endswith(":"):
+    if not host or any(each.isspace() or each in "/@" for each in host):
+        port_text = "?"
+    elif not port_text and default_port is not None and not rest.endswith(":"):
         return Address(host, default_port)
-    if (
-        not host
-        or any(each.isspace() or each in "/@" for each in host)
-        or not port_text.isascii()
-        or not port_text.isdigit()
-    ):
+    if not (port_text.isascii() and port_text.isdigit()):
         raise AddressError(f"{text!r:.80} is no address; write HOST:PORT, for example 192.168.0.1:8786")
     port = int(port_text)
     if not 0 < port < 65536:

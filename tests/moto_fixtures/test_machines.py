@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import socket
@@ -25,7 +26,7 @@ pytestmark = [pytest.mark.cloud, pytest.mark.timeout(180)]
 SSH = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}
 
 
-class Machines:
+class Pair:
     """Two machines in one group, with a host key of our own."""
 
     def __init__(self, cloud: TestCloud) -> None:
@@ -39,7 +40,7 @@ class Machines:
             serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
         ).decode()
         public = host_key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-        self.host_key = paramiko.PKey.from_type_string("ssh-ed25519", paramiko_blob(public))
+        self.host_key = paramiko.PKey.from_type_string("ssh-ed25519", base64.b64decode(public.split()[1]))
         self.user_data = "\n".join(
             [
                 "#cloud-config",
@@ -115,18 +116,12 @@ class Machines:
             yield run
 
 
-def paramiko_blob(public: bytes) -> bytes:
-    import base64
-
-    return base64.b64decode(public.split()[1])
-
-
 @pytest.fixture(scope="module")
-def pair(cloud: TestCloud) -> Machines:
-    return Machines(cloud)
+def pair(cloud: TestCloud) -> Pair:
+    return Pair(cloud)
 
 
-def test_user_data_and_key_pair_and_host_key_are_applied(pair: Machines) -> None:
+def test_user_data_and_key_pair_and_host_key_are_applied(pair: Pair) -> None:
     for instance_id in pair.ids:
         with pair.login(instance_id) as run:
             assert run("cat /etc/hello") == "hello from user-data"
@@ -140,7 +135,7 @@ def test_user_data_and_key_pair_and_host_key_are_applied(pair: Machines) -> None
             assert run("hostname").strip() == f"ip-{private.replace('.', '-')}"
 
 
-def test_machines_have_no_way_out(pair: Machines) -> None:
+def test_machines_have_no_way_out(pair: Pair) -> None:
     machine = pair.cloud.machine(pair.ids[0])
     for address in ("192.0.2.1", "169.254.169.254", "10.0.0.1"):
         script = f"import socket; socket.create_connection(('{address}', 80), 5)"
@@ -148,7 +143,7 @@ def test_machines_have_no_way_out(pair: Machines) -> None:
             machine.run("python3", "-c", script)
 
 
-def test_security_groups_are_enforced_and_follow_each_call(pair: Machines) -> None:
+def test_security_groups_are_enforced_and_follow_each_call(pair: Pair) -> None:
     address = pair.public_ip(pair.ids[0])
     web = {"IpProtocol": "tcp", "FromPort": 8786, "ToPort": 8786}
     rule = {**web, "IpRanges": [{"CidrIp": f"{pair.cloud.caller_address}/32"}]}
@@ -164,7 +159,7 @@ def test_security_groups_are_enforced_and_follow_each_call(pair: Machines) -> No
         socket.create_connection((address, 8786), timeout=1)
 
 
-def test_members_of_a_group_reach_each_other_and_the_caller_has_no_private_way(pair: Machines) -> None:
+def test_members_of_a_group_reach_each_other_and_the_caller_has_no_private_way(pair: Pair) -> None:
     one, other = pair.ids
     private = pair.seen(other)["PrivateIpAddress"]
     with pair.login(one) as run:
@@ -173,7 +168,7 @@ def test_members_of_a_group_reach_each_other_and_the_caller_has_no_private_way(p
         socket.create_connection((private, 22), timeout=5)
 
 
-def test_the_public_address_of_a_peer_is_translated(pair: Machines) -> None:
+def test_the_public_address_of_a_peer_is_translated(pair: Pair) -> None:
     one, other = pair.ids
     rule = {"IpProtocol": "tcp", "FromPort": 8786, "ToPort": 8786}
     rule["IpRanges"] = [{"CidrIp": f"{pair.public_ip(one)}/32"}]  # type: ignore[assignment]
@@ -186,13 +181,13 @@ def test_the_public_address_of_a_peer_is_translated(pair: Machines) -> None:
     pair.forbid(rule)
 
 
-def test_the_console_is_served(pair: Machines) -> None:
+def test_the_console_is_served(pair: Pair) -> None:
     output = pair.ec2.get_console_output(InstanceId=pair.ids[0])["Output"]
     assert "Cloud-init v." in output
     assert output in pair.cloud.console(pair.ids[0])
 
 
-def test_a_reboot_by_the_api_keeps_the_machine(pair: Machines) -> None:
+def test_a_reboot_by_the_api_keeps_the_machine(pair: Pair) -> None:
     machine = pair.cloud.machine(pair.ids[1])
     boots = machine.boots
     before = machine.run("stat", "--format=%Z", "/proc/1")
@@ -205,7 +200,7 @@ def test_a_reboot_by_the_api_keeps_the_machine(pair: Machines) -> None:
         assert run("cat /etc/hello") == "hello from user-data"
 
 
-def test_a_frozen_machine_takes_connections_and_says_nothing(pair: Machines) -> None:
+def test_a_frozen_machine_takes_connections_and_says_nothing(pair: Pair) -> None:
     machine = pair.cloud.machine(pair.ids[0])
     machine.freeze()
     try:
@@ -219,14 +214,14 @@ def test_a_frozen_machine_takes_connections_and_says_nothing(pair: Machines) -> 
         machine.thaw()
 
 
-def test_a_process_that_takes_too_much_memory_is_killed_and_the_machine_lives(pair: Machines) -> None:
+def test_a_process_that_takes_too_much_memory_is_killed_and_the_machine_lives(pair: Pair) -> None:
     machine = pair.cloud.machine(pair.ids[0])
     with pair.login(pair.ids[0]) as run:
         assert run("python3 -c 'bytearray(3 << 29)'; echo $?").strip() == "137"
     assert machine.run("systemctl", "is-active", "ssh").strip() == "active"
 
 
-def test_stop_and_start_keep_disk_and_private_address(pair: Machines) -> None:
+def test_stop_and_start_keep_disk_and_private_address(pair: Pair) -> None:
     one = pair.ids[0]
     before = pair.seen(one)
     with pair.login(one) as run:
@@ -245,7 +240,7 @@ def test_stop_and_start_keep_disk_and_private_address(pair: Machines) -> None:
         assert run("test ! -e /etc/hello && echo gone").strip() == "gone"
 
 
-def test_a_power_off_inside_terminates(pair: Machines) -> None:
+def test_a_power_off_inside_terminates(pair: Pair) -> None:
     (launched,) = pair.launch(1, InstanceInitiatedShutdownBehavior="terminate")
     one = launched["InstanceId"]
     pair.ready(one)
@@ -256,7 +251,7 @@ def test_a_power_off_inside_terminates(pair: Machines) -> None:
     assert nothing_of(pair.cloud, one)
 
 
-def test_a_power_off_inside_stops_if_that_is_the_behaviour(pair: Machines) -> None:
+def test_a_power_off_inside_stops_if_that_is_the_behaviour(pair: Pair) -> None:
     (launched,) = pair.launch(1, InstanceInitiatedShutdownBehavior="stop")
     one = launched["InstanceId"]
     pair.ready(one).shut_down()
@@ -267,14 +262,14 @@ def test_a_power_off_inside_stops_if_that_is_the_behaviour(pair: Machines) -> No
     assert nothing_of(pair.cloud, one)
 
 
-def test_a_machine_can_be_terminated_while_it_boots(pair: Machines) -> None:
+def test_a_machine_can_be_terminated_while_it_boots(pair: Pair) -> None:
     (launched,) = pair.launch(1)
     pair.ec2.terminate_instances(InstanceIds=[launched["InstanceId"]])
     pair.cloud.wait_state(launched["InstanceId"], "terminated", 60)
     assert nothing_of(pair.cloud, launched["InstanceId"])
 
 
-def test_a_crashed_machine_stays_running_until_it_is_terminated(pair: Machines) -> None:
+def test_a_crashed_machine_stays_running_until_it_is_terminated(pair: Pair) -> None:
     one = pair.launch(1)[0]["InstanceId"]
     machine = pair.ready(one)
     machine.crash()
@@ -284,7 +279,7 @@ def test_a_crashed_machine_stays_running_until_it_is_terminated(pair: Machines) 
     assert pair.cloud.state(one) == "terminated"
 
 
-def test_the_group_goes_after_the_last_machine_and_nothing_is_left(pair: Machines) -> None:
+def test_the_group_goes_after_the_last_machine_and_nothing_is_left(pair: Pair) -> None:
     with pytest.raises(ClientError, match="DependencyViolation"):
         pair.ec2.delete_security_group(GroupId=pair.group)
     pair.ec2.terminate_instances(InstanceIds=pair.ids)

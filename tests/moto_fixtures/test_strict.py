@@ -10,6 +10,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from moto_fixtures import TestCloud
+from moto_fixtures.host import architecture
+
+DEBIAN = "/aws/service/debian/release/12/latest/" + {"x86_64": "amd64"}.get(architecture(), architecture())
 
 
 @contextlib.contextmanager
@@ -120,14 +123,22 @@ def test_a_fixed_address_belongs_to_one_instance(light_cloud: TestCloud) -> None
         launch(light_cloud, PrivateIpAddress="172.31.0.20")
 
 
+def test_the_image_looks_like_debians(light_cloud: TestCloud) -> None:
+    found = light_cloud.client().describe_images(
+        Owners=["136693071363"], Filters=[{"Name": "name", "Values": ["debian-12-*"]}]
+    )
+    (image,) = found["Images"]
+    assert image["ImageId"] == light_cloud.image_id
+    (mapping,) = image["BlockDeviceMappings"]
+    assert (mapping["DeviceName"], image["RootDeviceName"]) == ("/dev/xvda", "/dev/xvda")
+    assert (mapping["Ebs"]["VolumeSize"], mapping["Ebs"]["DeleteOnTermination"]) == (8, True)
+
+
 def test_the_image_can_be_named_by_its_public_parameter(light_cloud: TestCloud) -> None:
-    name = next(iter(light_cloud.client("ssm").get_parameter(Name=DEBIAN)["Parameter"].items()))[1]
-    assert name == DEBIAN
+    held = light_cloud.client("ssm").get_parameter(Name=DEBIAN)["Parameter"]
+    assert held["Value"] == light_cloud.image_id
     (one,) = launch(light_cloud, ImageId=f"resolve:ssm:{DEBIAN}")
     assert one["ImageId"] == light_cloud.image_id
-
-
-DEBIAN = "/aws/service/debian/release/12/latest/amd64"
 
 
 def test_interface_tags_and_groups_of_a_launch_are_kept(light_cloud: TestCloud) -> None:
