@@ -132,7 +132,7 @@ def destroy(name: str | None, provider: str | None, region: str | None, yes: boo
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError(f"destroy asks before it ends {name}, and there is no terminal; add -y")
-        click.confirm(f"Destroy {name} ({len(inventory.nodes)} instances on {inventory.provider})?", abort=True)
+        click.confirm(f"Destroy {name} ({len(inventory.present)} instances on {inventory.provider})?", abort=True)
     apply.tear_down(name, chosen, lambda text: click.echo(f"{name}: {text}"))
     click.echo(f"{name}: destroyed, nothing is left")
 
@@ -158,7 +158,7 @@ def list_(provider: str | None, region: str | None, as_json: bool) -> None:
             inventory.name,
             inventory.provider,
             inventory.engine or "?",
-            str(len(inventory.nodes)),
+            str(len(inventory.present)),
             _state(inventory),
         )
         table.add_row(*row)
@@ -184,7 +184,7 @@ def status(name: str | None, provider: str | None, region: str | None, as_json: 
     table = Table(box=None, pad_edge=False)
     for title in ("node", "role", "state", "id", "address", "registered"):
         table.add_column(title)
-    for node in inventory.nodes:
+    for node in inventory.present:
         own = node_name(name, node.index)
         known = any(node.registers_as in (each, each.rpartition("-")[0]) for each in registered or ())
         role = "scheduler, worker" if node.both else node.role
@@ -206,9 +206,9 @@ def ssh(node: int, name: str | None, provider: str | None, region: str | None) -
     """Open a shell on a node: 0 is the scheduler's, 1, 2, ... are workers."""
     name, chosen = (name, _home_of(name, provider, region)) if name else _only(provider, region)
     inventory = chosen.observe(name)
-    found = next((each for each in inventory.nodes if each.index == node and each.alive), None)
+    found = next((each for each in inventory.present if each.index == node and each.alive), None)
     if found is None:
-        have = ", ".join(str(each.index) for each in inventory.nodes if each.alive) or "none"
+        have = ", ".join(str(each.index) for each in inventory.present if each.alive) or "none"
         raise UsageError(f"{name} has no node {node}; it has {have}")
     argv = chosen.shell(inventory, found)
     sys.stdout.flush()
@@ -281,7 +281,7 @@ def _only(provider: str | None, region: str | None) -> tuple[str, Provider]:
 def _state(inventory: Inventory) -> str:
     if inventory.scheduler is not None:
         return "up"
-    if any(node.state in ("stopping", "stopped") for node in inventory.nodes):
+    if any(node.state in ("stopping", "stopped") for node in inventory.present):
         return "stopped"
     return "half-made or half-destroyed; dec2 up or dec2 destroy mends it"
 
@@ -301,6 +301,6 @@ def _plain(inventory: Inventory) -> dict[str, Any]:
                 "private_address": node.private_address,
                 "public_address": node.public_address,
             }
-            for node in inventory.nodes
+            for node in inventory.present
         ],
     }

@@ -76,6 +76,11 @@ class Inventory:
         return self.group is not None or any(node.state != "gone" for node in self.nodes) or bool(self.leftovers)
 
     @property
+    def present(self) -> tuple[Node, ...]:
+        """The nodes that are not gone."""
+        return tuple(node for node in self.nodes if node.state != "gone")
+
+    @property
     def scheduler(self) -> Node | None:
         """The scheduler's node, if it is alive."""
         return next((node for node in self.nodes if node.role == SCHEDULER and node.alive), None)

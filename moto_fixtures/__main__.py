@@ -3,6 +3,9 @@
 python -m moto_fixtures                       a shell in a fresh test cloud
 python -m moto_fixtures -- COMMAND ARGS...    COMMAND in a fresh test cloud; ends with its exit code
 python -m moto_fixtures isolate -- COMMAND    COMMAND in the namespace only; it opens test clouds by itself
+python -m moto_fixtures tests [ARGS...]       the tests that boot machines (pytest -m cloud ARGS), in a namespace; where
+                                              this computer cannot, it says why and skips them all, unless
+                                              DEC2_REQUIRE_CLOUD=1
 python -m moto_fixtures build                 build the base image, if need be, and print its path
 python -m moto_fixtures wheels [REQUIREMENT...]
                                               collect wheels for machines, if need be, and print their folder;
@@ -38,6 +41,8 @@ def main(arguments: Sequence[str]) -> int:
             return run_isolated(words[2:])
         if words[:2] == ["inside", "--"] and len(words) > 2:
             return _inside(words[2:])
+        if words[0] == "tests":
+            return _tests(words[1:])
         if words == ["build"]:
             print(image.build())
             return 0
@@ -56,6 +61,17 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     print(__doc__, file=sys.stderr)
     return USAGE
+
+
+def _tests(arguments: list[str]) -> int:
+    lacking = host.missing()
+    if lacking:
+        required = os.environ.get("DEC2_REQUIRE_CLOUD") == "1"
+        print(f"{'Failed' if required else 'Skipped'} the tests that boot machines: {lacking}", file=sys.stderr)
+        return 1 if required else 0
+    wheelhouse.wheelhouse(wheelhouse.project_requirements())  # there is no index in the namespace
+    # In the namespace there is no reason to skip any more.
+    return run_isolated(python_module("pytest", "-m", "cloud", *arguments), {"DEC2_REQUIRE_CLOUD": "1"})
 
 
 def _inside(command: list[str]) -> int:

@@ -48,6 +48,9 @@ EXTRA_FILTERS = {
     "network-interface.subnet-id": "network_interfaces.subnet_id",
 }
 
+_SETTINGS = ("EC2_ENABLE_INSTANCE_TYPE_VALIDATION", "ENABLE_KEYPAIR_VALIDATION", "ENABLE_AMI_VALIDATION")
+_BACKEND_NAMES = ("reservations", "enis", "volumes", "groups", "subnets", "amis", "key_pairs", "default_vpc")
+
 _account_numbers = itertools.count(200000000001)
 _addresses: dict[str, PublicAddresses] = {}
 _preparing = threading.Lock()
@@ -84,29 +87,24 @@ def _hosts(network: Any) -> Iterator[str]:
 
 def check_moto() -> None:
     """Prepare moto once per process.  Raises MotoChanged if a name that the test cloud relies on is gone."""
-    relied_on: list[tuple[Any, str]] = [
-        (moto_settings, "EC2_ENABLE_INSTANCE_TYPE_VALIDATION"),
-        (moto_settings, "ENABLE_KEYPAIR_VALIDATION"),
-        (moto_settings, "ENABLE_AMI_VALIDATION"),
-        (NetworkInterface, "check_auto_public_ip"),
-        (NetworkInterface, "delete"),
-        (Instance, "teardown_defaults"),
-        (Instance, "terminate"),
-        (Instance, "stop"),
-        (Instance, "prep_nics"),
-    ]
-    for owner, name in relied_on:
-        if not hasattr(owner, name):
-            raise MotoChanged(
-                f"the installed moto has no {getattr(owner, '__name__', owner)}.{name}: install moto 5.2.5,"
-                " or adapt moto_fixtures/account.py to the newer one."
-            )
+    _check_names(moto_settings, _SETTINGS)
+    _check_names(NetworkInterface, ("check_auto_public_ip", "delete"))
+    _check_names(Instance, ("teardown_defaults", "terminate", "stop", "private_ip", "public_ip"))
     with _preparing:
-        moto_settings.EC2_ENABLE_INSTANCE_TYPE_VALIDATION = True
-        moto_settings.ENABLE_KEYPAIR_VALIDATION = True
-        moto_settings.ENABLE_AMI_VALIDATION = True
+        for name in _SETTINGS:
+            setattr(moto_settings, name, True)
         filter_dict_attribute_mapping.update(EXTRA_FILTERS)
         setattr(NetworkInterface, "check_auto_public_ip", _give_public_address)  # noqa: B010 - mypy knows the method
+
+
+def _check_names(owner: Any, names: tuple[str, ...]) -> None:
+    for name in names:
+        if not hasattr(owner, name):
+            where = getattr(owner, "__name__", type(owner).__name__)
+            raise MotoChanged(
+                f"the installed moto has no {where}.{name}: install moto 5.2.5,"
+                " or adapt moto_fixtures/account.py to the newer one."
+            )
 
 
 def _give_public_address(interface: Any) -> None:
@@ -162,6 +160,7 @@ class MotoRegion:
         self.name = name
         self.account_id = account_id
         self.backend: Any = ec2_backends[account_id][name]
+        _check_names(self.backend, _BACKEND_NAMES)
         digest = hashlib.sha256(f"debian-12 {name}".encode()).hexdigest()
         self.image_id = f"ami-{digest[:17]}"
         self._register_image()

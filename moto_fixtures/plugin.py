@@ -2,7 +2,7 @@
 
 Tests that use `cloud` carry the mark `cloud` and run inside of a throw-away namespace:
 
-    python -m moto_fixtures isolate -- python -m pytest -m cloud
+    python -m moto_fixtures tests
 
 Elsewhere they skip and say why; with DEC2_REQUIRE_CLOUD=1 they fail instead.
 """

@@ -16,7 +16,7 @@ from dec2.errors import LaunchFailed, NotGone, ProviderError, UsageError
 
 DEBIAN_OWNER = "136693071363"
 DEBIAN_USER = "admin"
-_FIRST_POLL_S = 0.5
+_FIRST_POLL_S = 0.2
 _POLL_MAX_S = 5.0
 _SENTENCES = {
     "AuthFailure": "AWS does not accept your credentials; run: aws configure",
