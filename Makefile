@@ -47,9 +47,7 @@ simulation: $(VENV)/.installed-test
 
 # Real machines, booted in a throw-away namespace; the tests say so where the host cannot.
 machines: $(VENV)/.installed-test
-	$(BIN)/python -m moto_fixtures build >/dev/null
-	$(BIN)/python -m moto_fixtures wheels $$($(BIN)/python -c "from dec2.engines.core import CoreEngine; print(*CoreEngine().requirements())") >/dev/null
-	$(BIN)/python -m moto_fixtures isolate -- $(BIN)/python -m pytest -m cloud
+	$(BIN)/python -m moto_fixtures tests
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["moto_fixtures.plugin"]
+
 os.environ.update(
     AWS_EC2_METADATA_DISABLED="true",
     AWS_ACCESS_KEY_ID="testing",

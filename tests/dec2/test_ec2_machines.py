@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from dec2.engines.core import CoreEngine
 from moto_fixtures import TestCloud
-from moto_fixtures.wheelhouse import wheelhouse
+from moto_fixtures.wheelhouse import project_requirements, wheelhouse
 
 pytestmark = [pytest.mark.cloud, pytest.mark.timeout(400)]
 
@@ -36,7 +35,7 @@ print(*sorted({host for host, _ in found}))
 
 @pytest.fixture(scope="module")
 def wheels() -> str:
-    return str(wheelhouse(CoreEngine().requirements()))
+    return str(wheelhouse(project_requirements()))
 
 
 @pytest.fixture(scope="module")
