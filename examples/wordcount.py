@@ -16,7 +16,7 @@ from pathlib import Path
 from distributed_core import get_client
 
 WORD = re.compile(rb"[A-Za-z_][A-Za-z_0-9]*")
-BATCH_FILES = 100
+BATCHES_PER_WORKER = 2
 FAN_IN = 4
 
 
@@ -53,7 +53,9 @@ def main():
     print(f"{len(files):,} files, {nbytes / 1e6:.1f} MB, on {len(workers)} workers")
 
     start = time.perf_counter()
-    batches = [files[first : first + BATCH_FILES] for first in range(0, len(files), BATCH_FILES)]
+    # Every n-th file: large and small ones are mixed, so that the batches take about as long as each other.
+    count = BATCHES_PER_WORKER * len(workers)
+    batches = [files[first::count] for first in range(count)]
     parts = client.map(count_files, batches)
     while len(parts) > 1:
         parts = [client.submit(add_up, parts[first : first + FAN_IN]) for first in range(0, len(parts), FAN_IN)]

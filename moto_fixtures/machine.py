@@ -237,6 +237,7 @@ class NspawnMachine:
                 with self._came_up:
                     self.boots += 1
                     self._came_up.notify_all()
+                ready.drain_until_end_of(process)
             code = process.wait()
             self._leader = None
             if code in (101, 102):
@@ -308,6 +309,18 @@ class _ReadySocket:
                 leader = int(words.get("X_NSPAWN_LEADER_PID", leader or 0)) or None
                 if words.get("READY") == "1":
                     return leader
+        finally:
+            os.close(end)
+
+    def drain_until_end_of(self, process: subprocess.Popen[bytes]) -> None:
+        """Read on: nspawn passes on what the services inside say, and with a full socket it would never end."""
+        end = os.pidfd_open(process.pid)
+        try:
+            while True:
+                readable, _, _ = select.select([self._socket.fileno(), end], [], [])
+                if self._socket.fileno() not in readable:
+                    return
+                self._socket.recv(4096)
         finally:
             os.close(end)
 

@@ -145,6 +145,8 @@ class IsolatedRegion:
             "route add unreachable 169.254.0.0/16",
         ):
             run_tool("ip", "-n", namespace, *command.split())
+        # An address that an earlier machine had is another card's now; the old entry would live on for half a minute.
+        run_tool("ip", "neigh", "flush", "to", private_ip, "dev", BRIDGE)
 
     def unplug(self, namespace: str) -> None:
         """Remove a namespace; its cable goes with it."""

@@ -239,7 +239,7 @@ class EC2Provider(Provider):
         ec2_nodes.push_bundle(session, self._bundle)
         session = ec2_nodes.rotate(self, session, scheduler, keys, spec.name)
         self._sessions[spec.name] = session
-        session.put(credential, cloud_init.CREDENTIAL, 0o600)
+        ec2_nodes.bring_credential(session, credential)
         tell(f"{spec.name}-0", "installing")
         keys.scheduler_session = session
         ec2_nodes.provision_workers(self, spec, inventory, keys, credential, tell)

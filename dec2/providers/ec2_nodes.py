@@ -118,6 +118,12 @@ def rotate(provider: EC2Provider, session: ssh.Session, node: Node, keys: HostKe
     return session
 
 
+def bring_credential(session: ssh.Session, credential: bytes) -> None:
+    """Write the credential, once: the unit then gives it to the engine's user, and it must stay that user's."""
+    if session.run("sudo", "sh", "-c", f"test -s {cloud_init.CREDENTIAL} && echo there || true").strip() != "there":
+        session.put(credential, cloud_init.CREDENTIAL, 0o600)
+
+
 def provision_workers(
     provider: EC2Provider, spec: ClusterSpec, inventory: Inventory, keys: HostKeys, credential: bytes, tell: Tell
 ) -> None:
@@ -133,7 +139,7 @@ def provision_workers(
             try:
                 tell(name, "connected")
                 session = rotate(provider, session, node, keys, spec.name)
-                session.put(credential, cloud_init.CREDENTIAL, 0o600)
+                bring_credential(session, credential)
                 tell(name, "installing")
             finally:
                 session.close()

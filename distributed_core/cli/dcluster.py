@@ -31,8 +31,7 @@ from distributed_core.settings import DEFAULT_PORT
 @click.option("--remote-python", default=None, help="The interpreter on the hosts; default: the path of this one.")
 @click.option("--log-directory", help="A folder on the hosts for their output.")
 @click.option("--credential", type=click.Path(dir_okay=False), help="The cluster's credential; default: your own.")
-@click.pass_context
-def main(context: click.Context, hosts: tuple[str, ...], hostfile: str | None, **options: Any) -> None:
+def main(hosts: tuple[str, ...], hostfile: str | None, **options: Any) -> None:
     """Start a scheduler and workers on HOSTs over SSH; Ctrl-C ends them all."""
     from distributed_core.ssh import SSHCluster, SSHOptions, read_hostfile
 
@@ -47,6 +46,7 @@ def main(context: click.Context, hosts: tuple[str, ...], hostfile: str | None, *
     try:
         everyone = [*hosts, *(read_hostfile(hostfile) if hostfile else [])]
         if not everyone:
+            context = click.get_current_context()
             click.echo(context.get_help())
             context.exit(EXIT_USAGE)
         chosen = SSHOptions(

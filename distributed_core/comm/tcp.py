@@ -7,6 +7,7 @@ import errno
 import logging
 import socket
 import ssl
+from collections import deque
 from typing import Any
 
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
@@ -24,9 +25,9 @@ logger = logging.getLogger(__name__)
 # Tornado logs each failed handshake itself; we say it in one line of our own.
 logging.getLogger("tornado.general").addFilter(lambda record: "SSL" not in record.getMessage())
 
-#: Read at most so much at once, and move large frames in pieces of this size, so that the loop stays responsive.
+#: Read at most so much at once, and move large frames in pieces of this size; the loop turns between two of them.
 CHUNK_BYTES = 1 << 20
-PIECE_BYTES = 4 << 20
+PIECE_BYTES = 2 << 20
 #: `drain` waits while more than this is queued.
 QUEUE_BYTES_HIGH = 64 << 20
 #: Tornado's own limit would close the stream; frames are bounded by `Limits`.
@@ -42,6 +43,9 @@ class TCPStream(Stream):
         self._io = iostream
         self._decoder = Decoder(limits)
         self._batch = Batch(asyncio.get_running_loop(), self._write)
+        self._waiting: deque[Any] = deque()
+        self._waiting_bytes = 0
+        self._pumping = False
         self._last_write: Any = None
         self.local = _address(iostream.socket.getsockname())
         self.peer = _address(_peer(iostream.socket))
@@ -58,11 +62,10 @@ class TCPStream(Stream):
                 view = decoder.wanted()
                 if view is not None:
                     nbytes = min(len(view), PIECE_BYTES)
-                    await self._io.read_into(view[:nbytes])  # type: ignore[arg-type]
-                    view.release()
+                    await _in_turn(self._io.read_into(view[:nbytes]))  # type: ignore[arg-type]
                     decoder.filled(nbytes)
                 else:
-                    decoder.feed(await self._io.read_bytes(CHUNK_BYTES, partial=True))
+                    decoder.feed(await _in_turn(self._io.read_bytes(CHUNK_BYTES, partial=True)))
         except StreamClosedError as error:
             raise ConnectionLost(f"the connection to {format_address(self.peer)} ended{_why(error)}") from None
         except ProtocolError:
@@ -75,28 +78,52 @@ class TCPStream(Stream):
     def _write(self, batch: list[Any]) -> None:
         if self._io.closed():
             return
-        pieces = encode_packet(encode(batch))
+        for piece in encode_packet(encode(batch)):
+            if len(piece) <= PIECE_BYTES:
+                self._queue(piece)
+                continue
+            view = memoryview(piece).cast("B")
+            for start in range(0, len(view), PIECE_BYTES):
+                self._queue(view[start : start + PIECE_BYTES])
+        if not self._pumping:
+            self._pump()
+
+    def _queue(self, piece: Any) -> None:
+        self._waiting.append(piece)
+        self._waiting_bytes += len(piece)
+
+    def _pump(self, _: Any = None) -> None:
+        """Hand what waits to Tornado, which writes at once: a large piece, or several small ones, in a turn of the loop."""
+        self._pumping = False
+        room = PIECE_BYTES
         try:
-            for piece in pieces:
-                if len(piece) <= PIECE_BYTES:
-                    self._last_write = self._io.write(piece)  # type: ignore[arg-type]
-                    continue
-                view = memoryview(piece).cast("B")
-                for start in range(0, len(view), PIECE_BYTES):
-                    self._last_write = self._io.write(view[start : start + PIECE_BYTES])
+            while self._waiting and room > 0:
+                piece = self._waiting.popleft()
+                self._waiting_bytes -= len(piece)
+                room -= len(piece)
+                self._last_write = self._io.write(piece)
         except StreamClosedError:
+            self._waiting.clear()
+            self._waiting_bytes = 0
             return
-        if self._last_write is not None:
-            self._last_write.add_done_callback(_look_at)
+        if self._waiting:
+            self._pumping = True
+            self._last_write.add_done_callback(self._pump)
 
     async def drain(self) -> None:
         self._batch.flush()
-        while not self._io.closed() and self.pending_bytes > QUEUE_BYTES_HIGH:
-            await _quietly(self._last_write)
+        await self._until_pending(QUEUE_BYTES_HIGH)
+
+    async def _until_pending(self, nbytes: int) -> None:
+        while not self._io.closed() and self.pending_bytes > nbytes:
+            # Not `await`: a caller that gives up must not cancel Tornado's own future.
+            await asyncio.wait((self._last_write,))
+            # The write may be over, and the next one not begun: that takes a turn of the loop.
+            await asyncio.sleep(0)
 
     @property
     def pending_bytes(self) -> int:
-        return len(self._io._write_buffer)
+        return len(self._io._write_buffer) + self._waiting_bytes
 
     @property
     def closed(self) -> bool:
@@ -107,11 +134,10 @@ class TCPStream(Stream):
 
     async def close(self) -> None:
         self._batch.flush()
-        if self._last_write is not None and not self._io.closed():
-            try:
-                await asyncio.wait_for(asyncio.shield(_quietly(self._last_write)), FLUSH_TIMEOUT_S)
-            except TimeoutError:
-                logger.info("%s did not take what was left for it", format_address(self.peer))
+        try:
+            await asyncio.wait_for(self._until_pending(0), FLUSH_TIMEOUT_S)
+        except TimeoutError:
+            logger.info("%s did not take what was left for it", format_address(self.peer))
         self._io.close()
 
 
@@ -188,13 +214,13 @@ async def accept(iostream: IOStream, limits: Limits = DEFAULT_LIMITS) -> TCPStre
     if isinstance(iostream, SSLIOStream):
         try:
             await asyncio.wait_for(iostream.wait_for_handshake(), HANDSHAKE_TIMEOUT_S)
+        except TimeoutError:
+            iostream.close()
+            raise CredentialRefused(f"it did not finish the TLS handshake in {HANDSHAKE_TIMEOUT_S:g} s") from None
         except (StreamClosedError, ssl.SSLError, OSError) as error:
             iostream.close()
             real = getattr(error, "real_error", None) or iostream.error or error
             raise CredentialRefused(f"it does not hold this cluster's credential ({_short(real)})") from None
-        except TimeoutError:
-            iostream.close()
-            raise CredentialRefused(f"it did not finish the TLS handshake in {HANDSHAKE_TIMEOUT_S:g} s") from None
     try:
         return TCPStream(iostream, limits)
     except OSError:
@@ -252,15 +278,8 @@ def _short(error: BaseException | None) -> str:
     )
 
 
-def _look_at(future: Any) -> None:
-    """Writes to a peer that is gone fail; whoever reads from it hears of that."""
-    if not future.cancelled():
-        future.exception()
-
-
-async def _quietly(future: Any) -> None:
-    if future is not None:
-        try:
-            await future
-        except StreamClosedError:
-            pass
+async def _in_turn(read: Any) -> Any:
+    """Await a read; where its bytes were there already, let the others on the loop have a turn first."""
+    if read.done():
+        await asyncio.sleep(0)
+    return await read

@@ -5,6 +5,7 @@ A packet is a header (magic, number of frames as u32, length of each frame as u6
 
 from __future__ import annotations
 
+import mmap
 import struct
 from dataclasses import dataclass
 
@@ -14,8 +15,12 @@ MAGIC = b"DC2\x01"
 _HEAD = struct.Struct(">4sI")
 #: Frames from this size on are read straight into memory of their own and written without being joined to others.
 LARGE_BYTES = 64 << 10
-#: A large frame's memory grows by at most this much at a time: a header that lies costs no more.
-GROWTH_BYTES = 32 << 20
+#: Frames from this size on get pages of their own, which the system fills in as bytes arrive: a header that lies costs
+#: addresses but no memory, and nothing is cleared or moved first. No huge pages: where a hypervisor takes free memory
+#: back, each costs milliseconds.
+PAGES_BYTES = 4 << 20
+#: Smaller frames than this are bytes; larger ones may become an array's memory, so they can be written to.
+WRITABLE_BYTES = 4 << 10
 
 Frame = bytes | bytearray | memoryview
 
@@ -70,11 +75,17 @@ class Decoder:
         self._start = 0
         self._lengths: tuple[int, ...] | None = None
         self._frames: list[Frame] = []
-        self._large: bytearray | None = None
+        self._large: memoryview | None = None
         self._large_filled = 0
 
     def feed(self, data: bytes | memoryview) -> None:
         """Take bytes of the connection, in order."""
+        if self._large is not None:
+            rest = memoryview(data)
+            nbytes = min(len(rest), len(self._large) - self._large_filled)
+            self._large[self._large_filled : self._large_filled + nbytes] = rest[:nbytes]
+            self._large_filled += nbytes
+            data = rest[nbytes:]
         self._buffer += data
 
     def next_packet(self) -> list[Frame] | None:
@@ -97,17 +108,10 @@ class Decoder:
 
     def wanted(self) -> memoryview | None:
         """Return where the next bytes belong, if the connection is inside a large frame."""
-        large = self._large
-        if large is None:
-            return None
-        assert self._lengths is not None
-        total = self._lengths[len(self._frames)]
-        if self._large_filled == len(large):
-            large.extend(bytes(min(total - len(large), max(GROWTH_BYTES, len(large)))))
-        return memoryview(large)[self._large_filled :]
+        return None if self._large is None else self._large[self._large_filled :]
 
     def filled(self, nbytes: int) -> None:
-        """`nbytes` were read into the memory that `wanted` gave; that view must be released by now."""
+        """`nbytes` were read into the memory that `wanted` gave."""
         self._large_filled += nbytes
 
     # --- inside -----------------------------------------------------------------------------------
@@ -148,12 +152,13 @@ class Decoder:
             return True
         available = self._available()
         if available >= length:
-            self._frames.append(bytes(memoryview(self._buffer)[self._start : self._start + length]))
+            kind = bytes if length < WRITABLE_BYTES else bytearray
+            self._frames.append(kind(memoryview(self._buffer)[self._start : self._start + length]))
             self._start += length
             return True
         if length >= LARGE_BYTES:
             # What came of it already moves over; the rest is read straight to its place.
-            large = bytearray(min(length, max(available, GROWTH_BYTES)))
+            large = _memory(length)
             large[:available] = memoryview(self._buffer)[self._start :]
             self._large = large
             self._large_filled = available
@@ -168,3 +173,13 @@ class Decoder:
         elif self._start > 1 << 20:
             del self._buffer[: self._start]
             self._start = 0
+
+
+def _memory(nbytes: int) -> memoryview:
+    if nbytes < PAGES_BYTES:
+        return memoryview(bytearray(nbytes))
+    try:
+        pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except (OSError, OverflowError):
+        raise TooLarge(f"the peer sent a frame of {nbytes} bytes, more than this machine has memory for") from None
+    return memoryview(pages)

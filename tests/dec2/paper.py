@@ -1,6 +1,6 @@
 """`dec2` against the light test cloud: the EC2 provider with nodes that register at once, since nothing boots there.
 
-    python -m tests.dec2.paper up --count 3 ...
+python -m tests.dec2.paper up --count 3 ...
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def test_the_only_open_port_is_ssh(cluster: dict[str, object]) -> None:
     with socket.create_connection((address, 22), timeout=20) as probe:
         assert probe.recv(4) == b"SSH-"
     for port in (8786, 8788):
-        with pytest.raises(OSError), socket.create_connection((address, port), timeout=1.5):  # noqa: PT011
+        with pytest.raises(OSError), socket.create_connection((address, port), timeout=1.5):
             pass
 
 
@@ -126,6 +126,12 @@ def test_the_single_use_host_key_was_replaced(cluster: dict[str, object], cloud:
         now = machine.run("cat", "/etc/ssh/ssh_host_ed25519_key.pub")
         assert str(born).split()[1] != str(now).split()[1]
         assert "600" in str(machine.run("stat", "-c", "%a", "/etc/dec2/credential.pem"))
+
+
+def test_cloud_init_finds_nothing_wrong_with_the_user_data(cluster: dict[str, object], cloud: TestCloud) -> None:
+    for role in ("scheduler", "worker"):
+        said = str(cloud.machine(node(cluster, role)["id"]).run("cloud-init", "schema", "--system"))
+        assert "Valid" in said
 
 
 def test_a_worker_that_is_killed_comes_back(cluster: dict[str, object], cloud: TestCloud, tmp_path: Path) -> None:
