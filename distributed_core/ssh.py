@@ -16,12 +16,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 
 import paramiko
 
 from distributed_core.comm.address import Address, format_address, parse_address
 from distributed_core.comm.credential import load_or_create
-from distributed_core.errors import AddressError, ConnectError, UsageError
+from distributed_core.errors import AddressError, ConnectError, EngineError, UsageError
 
 CONNECT_TIMEOUT_S = 20.0
 PARALLEL_CONNECTIONS = 32
@@ -111,8 +112,12 @@ class SSHCluster:
         own = ("--host", scheduler.host, "--port", str(self.options.scheduler_port))
         self._run(scheduler, f"scheduler {scheduler.host}", module, own)
         self.address = self._awaited(scheduler, "Start scheduler at ")
-        with ThreadPoolExecutor(min(PARALLEL_CONNECTIONS, len(self.hosts))) as pool:
+        pool = ThreadPoolExecutor(min(PARALLEL_CONNECTIONS, len(self.hosts)))
+        try:
             list(pool.map(self._start_worker, self.hosts))
+        finally:
+            # Ctrl-C does not wait for a host that hangs; `stop` ends its connection, and with it the thread.
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _start_worker(self, host: str) -> None:
         options = self.options
@@ -124,9 +129,10 @@ class SSHCluster:
             )
             self._run(remote, f"worker {remote.host}", "distributed_core.cli.dworker", own)
             self._awaited(remote, "Registered with center at: ")
-        except ConnectError as error:
+        except EngineError as error:
             self.failed[host] = str(error)
-            self._say(f"dcluster {host}", str(error))
+            if not self._stopped.is_set():
+                self._say(f"dcluster {host}", str(error))
 
     def wait(self) -> int:
         """Return when the scheduler has ended or `stop` was called; the exit code for the command."""
@@ -139,17 +145,20 @@ class SSHCluster:
 
     def stop(self) -> None:
         """End all remote commands: the workers first."""
-        self._stopped.set()
-        for remote in reversed(self._remotes):
+        with self._lock:
+            self._stopped.set()
+            remotes = self._remotes[::-1]
+        for remote in remotes:
             channel = remote.channel
             if channel is not None and not channel.closed:
                 with contextlib.suppress(OSError, paramiko.SSHException):
                     # Ctrl-C on the remote terminal: a clean end.
                     channel.send(b"\x03")
-        for remote in reversed(self._remotes):
+        deadline = monotonic() + STOP_GRACE_S
+        for remote in remotes:
             channel = remote.channel
             if channel is not None:
-                channel.status_event.wait(STOP_GRACE_S)
+                channel.status_event.wait(max(0.0, deadline - monotonic()))
             with contextlib.suppress(OSError, paramiko.SSHException, EOFError):
                 sftp = remote.client.open_sftp()
                 sftp.remove(f"{self._folder}/credential.pem")
@@ -191,8 +200,11 @@ class SSHCluster:
             client.close()
             raise ConnectError(_sentence(text, host, port, error)) from None
         with self._lock:
-            self._remotes.append(remote)
-        return remote
+            if not self._stopped.is_set():
+                self._remotes.append(remote)
+                return remote
+        client.close()
+        raise ConnectError(f"{host}: dcluster was ended before the host was ready")
 
     def _bring_credential(self, client: paramiko.SSHClient) -> None:
         sftp = client.open_sftp()

@@ -13,6 +13,7 @@ from distributed_core.comm.credential import Credential
 from distributed_core.comm.stream import Stream
 from distributed_core.comm.tcp import connect
 from distributed_core.errors import ConnectError, ConnectionLost, ProtocolError, RemoteError
+from distributed_core.protocol.codec import encode
 
 
 class Channel:
@@ -66,6 +67,8 @@ class Channel:
         ------
         RemoteError
             The handler failed, with its sentence.
+        NotSerializable
+            The arguments are no plain data.
         ConnectionLost
             The connection ended before the reply.
         TimeoutError
@@ -73,6 +76,7 @@ class Channel:
         """
         if self.stream.closed:
             raise ConnectionLost(f"the connection to {format_address(self.stream.peer)} is closed")
+        encode([arguments])  # what cannot travel is the caller's to hear of, not the log's
         self._count += 1
         number = self._count
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -200,5 +204,6 @@ async def greet(channel: Channel, answer: Callable[[messages.Hello], messages.We
         await channel.stream.close()
         raise ProtocolError(f"a peer speaks version {hello.version} of the protocol")
     channel.early = batch[1:]
+    channel.stream.widen()
     channel.send(answer(hello))
     return hello

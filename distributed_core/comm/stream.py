@@ -34,6 +34,10 @@ class Stream(ABC):
     async def drain(self) -> None:
         """Return when the peer has taken most of what is queued."""
 
+    @abstractmethod
+    def widen(self) -> None:
+        """Let packets be large from now on: the peer has greeted."""
+
     @property
     @abstractmethod
     def pending_bytes(self) -> int:

@@ -17,9 +17,17 @@ from distributed_core.comm.address import Address, format_address
 from distributed_core.comm.batching import Batch
 from distributed_core.comm.credential import Credential
 from distributed_core.comm.stream import Stream
-from distributed_core.errors import ConnectError, ConnectionLost, CredentialRefused, PortInUse, ProtocolError
+from distributed_core.errors import (
+    ConnectError,
+    ConnectionLost,
+    CredentialRefused,
+    NotSerializable,
+    PortInUse,
+    ProtocolError,
+    TooLarge,
+)
 from distributed_core.protocol.codec import decode, encode
-from distributed_core.protocol.framing import DEFAULT_LIMITS, Decoder, Limits, encode_packet
+from distributed_core.protocol.framing import DEFAULT_LIMITS, GREETING_LIMITS, Decoder, Limits, encode_packet
 
 logger = logging.getLogger(__name__)
 # Tornado logs each failed handshake itself; we say it in one line of our own.
@@ -78,7 +86,15 @@ class TCPStream(Stream):
     def _write(self, batch: list[Any]) -> None:
         if self._io.closed():
             return
-        for piece in encode_packet(encode(batch)):
+        try:
+            frames = encode(batch)
+        except NotSerializable as error:
+            self._write_singly(batch, error)
+            return
+        if len(frames) > DEFAULT_LIMITS.frames_max or len(frames[0]) > DEFAULT_LIMITS.body_bytes_max:
+            self._write_singly(batch, TooLarge("it is beyond the limits of this protocol; send it in parts"))
+            return
+        for piece in encode_packet(frames):
             if len(piece) <= PIECE_BYTES:
                 self._queue(piece)
                 continue
@@ -88,12 +104,21 @@ class TCPStream(Stream):
         if not self._pumping:
             self._pump()
 
+    def _write_singly(self, batch: list[Any], error: Exception) -> None:
+        """One message that cannot travel must not take the others of its batch along."""
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            self._write(batch[:middle])
+            self._write(batch[middle:])
+        else:
+            logger.error("a message for %s was dropped: %s", format_address(self.peer), error)
+
     def _queue(self, piece: Any) -> None:
         self._waiting.append(piece)
         self._waiting_bytes += len(piece)
 
     def _pump(self, _: Any = None) -> None:
-        """Hand what waits to Tornado, which writes at once: a large piece, or several small ones, in a turn of the loop."""
+        """Hand what waits to Tornado, which writes at once: one large piece in a turn of the loop, or several small."""
         self._pumping = False
         room = PIECE_BYTES
         try:
@@ -109,6 +134,9 @@ class TCPStream(Stream):
         if self._waiting:
             self._pumping = True
             self._last_write.add_done_callback(self._pump)
+
+    def widen(self) -> None:
+        self._decoder.limits = DEFAULT_LIMITS
 
     async def drain(self) -> None:
         self._batch.flush()
@@ -203,8 +231,8 @@ async def _connect_socket(address: Address) -> socket.socket:
     raise problem or OSError("no such host")
 
 
-async def accept(iostream: IOStream, limits: Limits = DEFAULT_LIMITS) -> TCPStream:
-    """On the server's side: finish the handshake.
+async def accept(iostream: IOStream, limits: Limits = GREETING_LIMITS) -> TCPStream:
+    """On the server's side: finish the handshake. Until `widen`, packets may be as large as a greeting is.
 
     Raises
     ------

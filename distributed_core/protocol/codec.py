@@ -83,14 +83,14 @@ def decode(frames: list[Frame]) -> list[Any]:
         if code != _INDEX or len(data) != 4:
             raise ProtocolError("the peer sent an unknown extension")
         index = int.from_bytes(data, "big")
-        if not 1 <= index < len(frames):
-            raise ProtocolError("the peer sent an index that leads to no frame")
+        if index != used or index >= len(frames):
+            raise ProtocolError("the peer sent an index that leads to no frame, or twice to one")
         used += 1
         return Buffer(memoryview(frames[index]))
 
     try:
         batch = msgpack.unpackb(frames[0], ext_hook=find, raw=False, strict_map_key=False)
-    except (ValueError, TypeError, msgpack.exceptions.UnpackException, RecursionError, UnicodeDecodeError) as error:
+    except (ValueError, TypeError, msgpack.exceptions.UnpackException, RecursionError, MemoryError) as error:
         raise ProtocolError(f"the peer sent a broken body ({type(error).__name__})") from None
     if type(batch) is not list or used != len(frames):
         raise ProtocolError("the peer sent a body that does not fit its frames")

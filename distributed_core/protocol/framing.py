@@ -29,8 +29,8 @@ Frame = bytes | bytearray | memoryview
 class Limits:
     """What one packet may take."""
 
-    frames_max: int = 1 << 16
-    body_bytes_max: int = 256 << 20
+    frames_max: int = 1 << 20
+    body_bytes_max: int = 2 << 30
     frame_bytes_max: int = 1 << 40
     packet_bytes_max: int = 1 << 40
 
