@@ -1,7 +1,7 @@
 """A cluster over SSH: the one door to paramiko in this package.
 
 Each remote command runs on a terminal of its own (a pty). When its connection ends, for whatever reason, the remote
-system hangs that terminal up, and the command with it: nothing outlives who started it.
+system hangs that terminal up, and the command ends: neither it nor its credential outlives who started it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,25 @@ from distributed_core.errors import AddressError, ConnectError, EngineError, Usa
 CONNECT_TIMEOUT_S = 20.0
 PARALLEL_CONNECTIONS = 32
 STOP_GRACE_S = 5.0
+
+#: Runs on each host: keep a command, and take its credential away when it has ended, whatever ended it. A terminal that
+#: hangs up tells its first process only, which is this shell; Ctrl-C tells both.
+_KEEPER = """
+folder=$1 log=$2; shift 2
+trap : INT
+if [ "$log" ]; then
+    mkdir -p "${log%/*}" && mkfifo "$folder/lines" || exit 1
+    tee -a "$log" <"$folder/lines" & "$@" >"$folder/lines" 2>&1 & command=$!
+else
+    "$@" & command=$!
+fi
+trap 'kill "$command"' HUP TERM
+wait "$command"; code=$?
+while kill -0 "$command" 2>/dev/null; do wait "$command"; code=$?; done
+wait
+rm -rf "$folder"
+exit "$code"
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +83,15 @@ class Remote:
 
     host: str
     client: paramiko.SSHClient
+    folder: str
     channel: paramiko.Channel | None = None
     lines: queue.SimpleQueue[str | None] = field(default_factory=queue.SimpleQueue)
+    ready: bool = False
     code: int | None = None
+
+    @property
+    def credential(self) -> str:
+        return f"{self.folder}/credential.pem"
 
 
 class SSHCluster:
@@ -85,6 +110,8 @@ class SSHCluster:
     def __init__(self, hosts: list[str], options: SSHOptions, say: Say, scheduler: str | None = None) -> None:
         if not hosts:
             raise UsageError("name at least one host")
+        for host in (*hosts, *([scheduler] if scheduler else [])):
+            split_host(host, options)
         self.hosts = list(dict.fromkeys(hosts))
         self.scheduler_host = scheduler or self.hosts[0]
         self.options = options
@@ -144,7 +171,7 @@ class SSHCluster:
         return 0
 
     def stop(self) -> None:
-        """End all remote commands: the workers first."""
+        """End all remote commands: the workers first. Those that do not end in time lose their terminal."""
         with self._lock:
             self._stopped.set()
             remotes = self._remotes[::-1]
@@ -161,8 +188,8 @@ class SSHCluster:
                 channel.status_event.wait(max(0.0, deadline - monotonic()))
             with contextlib.suppress(OSError, paramiko.SSHException, EOFError):
                 sftp = remote.client.open_sftp()
-                sftp.remove(f"{self._folder}/credential.pem")
-                sftp.rmdir(self._folder)
+                sftp.remove(remote.credential)
+                sftp.rmdir(remote.folder)
             remote.client.close()
 
     # --- one host -----------------------------------------------------------------------------
@@ -194,54 +221,56 @@ class SSHCluster:
             transport = client.get_transport()
             assert transport is not None
             transport.set_keepalive(10)
-            remote = Remote(host, client)
-            self._bring_credential(client)
         except (paramiko.SSHException, OSError, EOFError) as error:
             client.close()
             raise ConnectError(_sentence(text, host, port, error)) from None
+        remote = Remote(host, client, f"{self._folder}-{uuid.uuid4().hex[:8]}")
         with self._lock:
-            if not self._stopped.is_set():
-                self._remotes.append(remote)
-                return remote
-        client.close()
-        raise ConnectError(f"{host}: dcluster was ended before the host was ready")
+            if self._stopped.is_set():
+                client.close()
+                raise ConnectError(f"{host} was not ready before the end")
+            self._remotes.append(remote)
+        self._bring_credential(remote)
+        return remote
 
-    def _bring_credential(self, client: paramiko.SSHClient) -> None:
-        sftp = client.open_sftp()
-        with contextlib.suppress(OSError):
-            sftp.mkdir(self._folder, 0o700)
-        path = f"{self._folder}/credential.pem"
-        with contextlib.suppress(OSError), sftp.open(path, "wx") as file:
-            # Narrow first, then fill: the key is at no time readable by others.
-            file.chmod(0o600)
-            file.write(self._credential.path.read_bytes())
-        sftp.close()
+    def _bring_credential(self, remote: Remote) -> None:
+        try:
+            with remote.client.open_sftp() as sftp:
+                sftp.mkdir(remote.folder, 0o700)
+                with sftp.open(remote.credential, "wx") as file:
+                    # Narrow first, then fill: the key is at no time readable by others.
+                    file.chmod(0o600)
+                    file.write(self._credential.path.read_bytes())
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            text = f"{remote.host} does not take the credential by SFTP ({reason}); check your home folder there"
+            raise ConnectError(text) from None
 
     def _run(self, remote: Remote, title: str, module: str, own: tuple[str, ...]) -> None:
-        argv = (self.options.remote_python, "-m", module, *own, "--credential", f"{self._folder}/credential.pem")
-        command = shlex.join(argv)
-        if self.options.log_directory is not None:
-            folder = shlex.quote(self.options.log_directory)
-            log = f"{folder}/{module.rpartition('.')[2]}-{shlex.quote(remote.host)}.log"
-            command = f"mkdir -p {folder} && {command} 2>&1 | tee -a {log}"
-        else:
-            command = f"exec {command}"
+        folder = self.options.log_directory
+        log = "" if folder is None else f"{folder}/{module.rpartition('.')[2]}-{remote.host}.log"
+        argv = (self.options.remote_python, "-m", module, *own, "--credential", remote.credential)
         transport = remote.client.get_transport()
-        assert transport is not None
-        channel = transport.open_session(timeout=CONNECT_TIMEOUT_S)
-        channel.get_pty(width=500)
-        channel.exec_command(command)
+        try:
+            if transport is None:
+                raise EOFError("the connection ended")
+            channel = transport.open_session(timeout=CONNECT_TIMEOUT_S)
+            channel.get_pty(width=500)
+            channel.exec_command(shlex.join(("sh", "-c", _KEEPER, "sh", remote.folder, log, *argv)))
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise ConnectError(f"{remote.host} does not run commands for you ({error}); try ssh -t there") from None
         remote.channel = channel
         threading.Thread(target=self._listen, args=(remote, title), daemon=True).start()
 
     def _listen(self, remote: Remote, title: str) -> None:
         channel = remote.channel
         assert channel is not None
-        with contextlib.suppress(OSError), channel.makefile("r") as file:
+        with contextlib.suppress(OSError), channel.makefile("rb") as file:
             for line in file:
-                text = line.rstrip("\r\n")
+                text = line.decode(errors="replace").rstrip("\r\n")
                 self._say(title, text)
-                remote.lines.put(text)
+                if not remote.ready:
+                    remote.lines.put(text)
         remote.code = channel.recv_exit_status()
         remote.lines.put(None)
         if not self._stopped.is_set():
@@ -255,6 +284,7 @@ class SSHCluster:
             if text is None:
                 raise ConnectError(f"{remote.host}: the command ended with {remote.code}: {last}")
             if text.startswith(start):
+                remote.ready = True
                 return text[len(start) :].strip()
             last = text or last
 

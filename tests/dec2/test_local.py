@@ -206,3 +206,40 @@ def test_the_engine_dask(home: Path) -> None:
         assert client.submit(sum, [1, 2]).result(timeout=30) == 3
         assert len(client.scheduler_info()["workers"]) == 2
     assert processes_of(home) == []
+
+
+JOB = """
+import time
+from distributed_core import get_client
+def slow_square(x):
+    time.sleep(0.02)
+    return x * x
+client = get_client()
+futures = client.map(slow_square, range(300))
+futures[5].result()
+print("begun", flush=True)
+total = client.submit(sum, futures)
+assert total.result() == sum(x * x for x in range(300))
+print("done")
+"""
+
+
+def test_kill_9_of_a_worker_in_the_middle_of_a_job(home: Path, tmp_path: Path) -> None:
+    job = tmp_path / "job.py"
+    job.write_text(JOB)
+    run("up", "--provider", "local", "--count", "3", "--nthreads", "1")
+    nodes = json.loads(run("status", "--json").stdout)["nodes"]
+    with subprocess.Popen([DEC2, "run", str(job)], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "begun\n"
+        os.killpg(int(nodes[1]["id"]), signal.SIGKILL)
+        assert running.stdout.readline() == "done\n"
+        assert running.wait(60) == 0
+
+
+def test_a_shell_on_a_node(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("up", "--provider", "local", "--count", "2")
+    monkeypatch.setenv("SHELL", "/bin/pwd")
+    run("ssh")
+    run("ssh", "1")
+    assert "has no node 7; it has 0, 1" in run("ssh", "7", code=2).stderr
