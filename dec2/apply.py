@@ -31,7 +31,7 @@ _TAIL_LINES = 12
 
 
 @dataclass(slots=True)
-class Report:
+class UpReport:
     """What `bring_up` did: the cluster as it is now, and the seconds of each phase."""
 
     inventory: Inventory
@@ -39,7 +39,7 @@ class Report:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def bring_up(spec: ClusterSpec, provider: Provider, engine: Engine, tell: Tell) -> Report:
+def bring_up(spec: ClusterSpec, provider: Provider, engine: Engine, tell: Tell) -> UpReport:
     """Make what is wanted, and return once the scheduler itself says that all workers are registered.
 
     Raises
@@ -52,7 +52,7 @@ def bring_up(spec: ClusterSpec, provider: Provider, engine: Engine, tell: Tell) 
     engine.require()
     provider.preflight(spec)
     deadline = time.monotonic() + spec.timeout_s
-    report = Report(provider.observe(spec.name))
+    report = UpReport(provider.observe(spec.name))
     for action in plan_up(spec, report.inventory):
         start = time.monotonic()
         _perform_up(action, spec, provider, engine, tell, deadline, report)
@@ -69,7 +69,7 @@ def _perform_up(
     engine: Engine,
     tell: Tell,
     deadline: float,
-    report: Report,
+    report: UpReport,
 ) -> None:
     if isinstance(action, EnsureGroup):
         provider.ensure_group(spec, engine)

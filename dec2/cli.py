@@ -18,7 +18,7 @@ from rich.table import Table
 from dec2 import apply
 from dec2.cluster import connected
 from dec2.engines import named
-from dec2.errors import Dec2Error, NoSuchCluster, NotRegistered, UsageError
+from dec2.errors import Dec2Error, NoSuchCluster, NotRegistered, WrongUsage
 from dec2.inventory import Inventory, node_name
 from dec2.progress import Phases
 from dec2.providers import opened
@@ -93,7 +93,7 @@ def main() -> None:
 def up(count: int | None, workers: int | None, yes: bool, as_json: bool, **options: Any) -> None:
     """Bring a cluster up, and return once the scheduler says that all workers are registered."""
     if count is not None and workers is not None:
-        raise UsageError("--count and --workers say the same in two ways; give one of them")
+        raise WrongUsage("--count and --workers say the same in two ways; give one of them")
     options["type"] = options.pop("type_")
     options["volume_size_gb"] = options.pop("volume_size")
     options["timeout_s"] = options.pop("timeout")
@@ -131,7 +131,7 @@ def destroy(name: str | None, provider: str | None, region: str | None, yes: boo
         return
     if not yes:
         if not sys.stdin.isatty():
-            raise UsageError(f"destroy asks before it ends {name}, and there is no terminal; add -y")
+            raise WrongUsage(f"destroy asks before it ends {name}, and there is no terminal; add -y")
         click.confirm(f"Destroy {name} ({len(inventory.present)} instances on {inventory.provider})?", abort=True)
     apply.tear_down(name, chosen, lambda text: click.echo(f"{name}: {text}"))
     click.echo(f"{name}: destroyed, nothing is left")
@@ -209,7 +209,7 @@ def ssh(node: int, name: str | None, provider: str | None, region: str | None) -
     found = next((each for each in inventory.present if each.index == node and each.alive), None)
     if found is None:
         have = ", ".join(str(each.index) for each in inventory.present if each.alive) or "none"
-        raise UsageError(f"{name} has no node {node}; it has {have}")
+        raise WrongUsage(f"{name} has no node {node}; it has {have}")
     argv = chosen.shell(inventory, found)
     sys.stdout.flush()
     os.execvp(argv[0], argv)
@@ -263,7 +263,7 @@ def _home_of(name: str, provider: str | None, region: str | None) -> Provider:
         return candidates[0]
     homes = [each for each in candidates if each.observe(name).exists]
     if len(homes) > 1:
-        raise UsageError(f"there is a cluster {name} on {' and on '.join(each.name for each in homes)}; add --provider")
+        raise WrongUsage(f"there is a cluster {name} on {' and on '.join(each.name for each in homes)}; add --provider")
     return homes[0] if homes else candidates[0]
 
 
@@ -274,7 +274,7 @@ def _only(provider: str | None, region: str | None) -> tuple[str, Provider]:
         raise NoSuchCluster("there is no cluster; dec2 up makes one")
     if len(found) > 1:
         names = ", ".join(f"{name} ({each.name})" for name, each in found)
-        raise UsageError(f"there are several clusters, name one: {names}")
+        raise WrongUsage(f"there are several clusters, name one: {names}")
     return found[0]
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from dec2.errors import UsageError
+from dec2.errors import WrongUsage
 
 USER_DATA_BYTES_MAX = 16384
 _VARIABLE = re.compile(r"\$(?:(\$)|\{([a-z_]+)\}|([a-z_]+))")
@@ -63,7 +63,7 @@ def user_data(boot: Boot) -> str:
 
     Raises
     ------
-    UsageError
+    WrongUsage
         It is longer than EC2 takes.
     """
     index = ["--no-index"] if boot.offline else (["--index-url", boot.index_url] if boot.index_url else [])
@@ -88,7 +88,7 @@ def user_data(boot: Boot) -> str:
     )
     if len(text.encode()) > USER_DATA_BYTES_MAX:
         size = len(text.encode())
-        raise UsageError(
+        raise WrongUsage(
             f"the user-data has {size} bytes and EC2 takes {USER_DATA_BYTES_MAX}; shorten the requirements"
         )
     return text

@@ -40,7 +40,7 @@ class Cluster:
     def name(self) -> str:
         return self.spec.name
 
-    def up(self) -> apply.Report:
+    def up(self) -> apply.UpReport:
         """Bring the cluster up, or what is missing of it; return once all workers are registered.
 
         Raises

@@ -1,7 +1,7 @@
 """Every error that dec2 raises, as one tree; each knows the exit code of the command that ends with it.
 
     Dec2Error               1
-    |-- UsageError          2   an option, a name or a file of the caller is wrong
+    |-- WrongUsage          2   an option, a name or a file of the caller is wrong
     |-- NoSuchCluster       1   nothing of that name exists
     |-- ProviderError       1   the provider refused or failed
     |   |-- LaunchFailed    1   nodes could not be made
@@ -24,7 +24,7 @@ __all__ = [
     "NotGone",
     "NotRegistered",
     "ProviderError",
-    "UsageError",
+    "WrongUsage",
 ]
 
 
@@ -34,7 +34,7 @@ class Dec2Error(Exception):
     exit_code = 1
 
 
-class UsageError(Dec2Error):
+class WrongUsage(Dec2Error):
     """The caller asked for something that cannot be."""
 
     exit_code = 2

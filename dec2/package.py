@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from dec2.errors import UsageError
+from dec2.errors import WrongUsage
 
 _SOURCES = ("distributed_core", "dec2", "templates")
 _FILES = ("pyproject.toml", "README.md", "LICENSE")
@@ -42,7 +42,7 @@ def bundle(wheelhouse: str | None) -> Bundle:
 
     Raises
     ------
-    UsageError
+    WrongUsage
         The wheelhouse has no wheels, or dec2's wheel cannot be built.
     """
     files = {}
@@ -51,7 +51,7 @@ def bundle(wheelhouse: str | None) -> Bundle:
             path.name: path for path in sorted(Path(wheelhouse).glob("*.whl")) if not path.name.startswith("dec2-")
         }
         if not files:
-            raise UsageError(
+            raise WrongUsage(
                 f"--wheelhouse {wheelhouse} holds no wheels; fill it with: pip download -d {wheelhouse} ..."
             )
     wheel = own_wheel()
@@ -65,12 +65,12 @@ def own_wheel() -> Path:
 
     Raises
     ------
-    UsageError
+    WrongUsage
         There is no checkout to build from, or the build failed.
     """
     root = Path(__file__).resolve().parent.parent
     if not (root / "pyproject.toml").is_file():
-        raise UsageError(
+        raise WrongUsage(
             "this dec2 was not installed from a checkout (pip install -e .); nodes get their wheel from one"
         )
     folder = _cache() / _content(root)
@@ -93,7 +93,7 @@ def own_wheel() -> Path:
             argv.insert(4, "--no-build-isolation")
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise UsageError(f"the wheel of this checkout cannot be built: {done.stderr.strip()[-300:]}")
+            raise WrongUsage(f"the wheel of this checkout cannot be built: {done.stderr.strip()[-300:]}")
         try:
             os.replace(out, folder)
         except OSError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dec2.errors import UsageError
+from dec2.errors import WrongUsage
 from dec2.inventory import WORKER, Inventory
 from dec2.spec import ClusterSpec
 
@@ -74,13 +74,13 @@ def plan_up(spec: ClusterSpec, inventory: Inventory) -> tuple[Action, ...]:
 
     Raises
     ------
-    UsageError
+    WrongUsage
         What exists does not fit what is wanted, and dec2 would have to end nodes.
     """
     if inventory.engine is not None and inventory.engine != spec.engine:
-        raise UsageError(f"the cluster {spec.name} runs {inventory.engine}; destroy it first, or choose another --name")
+        raise WrongUsage(f"the cluster {spec.name} runs {inventory.engine}; destroy it first, or choose another --name")
     if any(node.state in ("stopping", "stopped") for node in inventory.nodes):
-        raise UsageError(f"the cluster {spec.name} is stopped; destroy it first, or choose another --name")
+        raise WrongUsage(f"the cluster {spec.name} is stopped; destroy it first, or choose another --name")
     scheduler = inventory.scheduler
     both = spec.count == 1
     wanted = 0 if both else spec.count - 1
@@ -88,7 +88,7 @@ def plan_up(spec: ClusterSpec, inventory: Inventory) -> tuple[Action, ...]:
     if len(present) > wanted or (scheduler is not None and scheduler.both and not both):
         have = len(present) + (scheduler is not None)
         text = f"the cluster {spec.name} has {have} instances and {spec.count} are wanted"
-        raise UsageError(
+        raise WrongUsage(
             f"{text}; dec2 up adds workers but takes none away: destroy it first, or choose another --name"
         )
     actions: list[Action] = [EnsureGroup()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from dec2.errors import UsageError
+from dec2.errors import WrongUsage
 
 PROVIDERS = ("ec2", "local")
 ENGINES = ("core", "dask")
@@ -55,17 +55,17 @@ class ClusterSpec:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
-            raise UsageError(
+            raise WrongUsage(
                 f"{self.name!r} is no name for a cluster; use 1 to 40 lower-case letters, digits and dashes"
             )
         if self.provider not in PROVIDERS:
-            raise UsageError(f"there is no provider {self.provider!r}; choose one of {', '.join(PROVIDERS)}")
+            raise WrongUsage(f"there is no provider {self.provider!r}; choose one of {', '.join(PROVIDERS)}")
         if self.engine not in ENGINES:
-            raise UsageError(f"there is no engine {self.engine!r}; choose one of {', '.join(ENGINES)}")
+            raise WrongUsage(f"there is no engine {self.engine!r}; choose one of {', '.join(ENGINES)}")
         if not 1 <= self.count <= COUNT_MAX:
-            raise UsageError(f"--count is from 1 to {COUNT_MAX} instances, not {self.count}")
+            raise WrongUsage(f"--count is from 1 to {COUNT_MAX} instances, not {self.count}")
         if self.provider == "ec2" and not self.keyname:
-            raise UsageError(
+            raise WrongUsage(
                 "ec2 needs the name of your key pair: --keyname NAME (aws ec2 describe-key-pairs lists them)"
             )
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import paramiko
 
-from dec2.errors import NodeUnreachable, UsageError
+from dec2.errors import NodeUnreachable, WrongUsage
 
 PORT = 22
 _CONNECT_TIMEOUT_S = 5.0
@@ -60,7 +60,7 @@ class _WrongHostKey(paramiko.SSHException):
     pass
 
 
-class Session:
+class NodeShell:
     """An open connection to one node."""
 
     def __init__(self, client: paramiko.SSHClient, login: Login) -> None:
@@ -144,14 +144,14 @@ class Session:
     def close(self) -> None:
         self._client.close()
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> NodeShell:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
 
 
-def connect(login: Login, timeout_s: float) -> Session:
+def connect(login: Login, timeout_s: float) -> NodeShell:
     """Connect to a node that may still be booting: try until `timeout_s` has passed.
 
     Raises
@@ -162,7 +162,7 @@ def connect(login: Login, timeout_s: float) -> Session:
     deadline = time.monotonic() + timeout_s
     while True:
         try:
-            return Session(_connect_once(login), login)
+            return NodeShell(_connect_once(login), login)
         except _WrongHostKey as error:
             raise NodeUnreachable(str(error)) from None
         except paramiko.AuthenticationException as error:
@@ -252,16 +252,16 @@ def find_private_key(name: str, public_line: str, named: str | None) -> str | No
 
     Raises
     ------
-    UsageError
+    WrongUsage
         It is nowhere, or `named` is another key.
     """
     wanted = public_line.split()[1]
     if named is not None:
         found = _public_of(Path(named).expanduser())
         if found is None:
-            raise UsageError(f"--keypair {named} is no private key that can be read without a passphrase")
+            raise WrongUsage(f"--keypair {named} is no private key that can be read without a passphrase")
         if found != wanted:
-            raise UsageError(f"--keypair {named} is not the private key of the key pair {name}; name the right file")
+            raise WrongUsage(f"--keypair {named} is not the private key of the key pair {name}; name the right file")
         return str(Path(named).expanduser())
     with contextlib.suppress(paramiko.SSHException):
         agent = paramiko.Agent()
@@ -273,7 +273,7 @@ def find_private_key(name: str, public_line: str, named: str | None) -> str | No
     for candidate in (Path(f"~/.ssh/{name}.pem").expanduser(), Path(f"~/.ssh/{name}").expanduser()):
         if _public_of(candidate) == wanted:
             return str(candidate)
-    raise UsageError(
+    raise WrongUsage(
         f"the private key of the key pair {name} is not in your SSH agent, ~/.ssh/{name}.pem or ~/.ssh/{name}; "
         "name its file with --keypair FILE"
     )

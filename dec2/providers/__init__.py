@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dec2.errors import UsageError
+from dec2.errors import WrongUsage
 from dec2.providers.base import Provider
 
 
@@ -11,7 +11,7 @@ def opened(name: str, region: str | None = None) -> Provider:
 
     Raises
     ------
-    UsageError
+    WrongUsage
         There is none, or it is not set up on this machine.
     """
     if name == "local":
@@ -22,4 +22,4 @@ def opened(name: str, region: str | None = None) -> Provider:
         from dec2.providers.ec2 import EC2Provider
 
         return EC2Provider(region)
-    raise UsageError(f"there is no provider {name!r}; choose ec2 or local")
+    raise WrongUsage(f"there is no provider {name!r}; choose ec2 or local")

@@ -39,7 +39,7 @@ class Provider(ABC):
 
         Raises
         ------
-        UsageError, ProviderError
+        WrongUsage, ProviderError
             In one sentence, with what mends it.
         """
 

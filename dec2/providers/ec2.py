@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from dec2 import cloud_init, ssh, tags
 from dec2.engines.base import Capacity, Engine, Place
-from dec2.errors import LaunchFailed, NodeUnreachable, NoSuchCluster, ProviderError, UsageError
+from dec2.errors import LaunchFailed, NodeUnreachable, NoSuchCluster, ProviderError, WrongUsage
 from dec2.inventory import SCHEDULER, WORKER, Inventory, Node
 from dec2.package import Bundle, bundle
 from dec2.plan import LaunchScheduler, LaunchWorkers
@@ -47,7 +47,7 @@ class EC2Provider(Provider):
     def __init__(self, region: str | None = None) -> None:
         self.api = EC2Api(region)
         self._groups: dict[str, dict[str, Any]] = {}
-        self._sessions: dict[str, ssh.Session] = {}
+        self._sessions: dict[str, ssh.NodeShell] = {}
         self._spec: ClusterSpec | None = None
         self._image: dict[str, Any] = {}
         self._key_file: str | None = None
@@ -61,11 +61,11 @@ class EC2Provider(Provider):
         self._key_file = ssh.find_private_key(spec.keyname, public, spec.keypair)
         architecture = self.api.architecture(spec.type)
         if spec.scheduler_type is not None and self.api.architecture(spec.scheduler_type) != architecture:
-            raise UsageError(f"{spec.scheduler_type} and {spec.type} are of different architectures; choose two alike")
+            raise WrongUsage(f"{spec.scheduler_type} and {spec.type} are of different architectures; choose two alike")
         self._image = self.api.image(spec.ami, architecture)
         if self._image.get("Architecture", architecture) != architecture:
             text = f"the image {self._image['ImageId']} is for {self._image['Architecture']}, and {spec.type} is not"
-            raise UsageError(f"{text}; choose another --ami or --type")
+            raise WrongUsage(f"{text}; choose another --ami or --type")
         _ = self._username, self._bundle
 
     def observe(self, name: str) -> Inventory:
@@ -336,7 +336,7 @@ class EC2Provider(Provider):
         keyname = group.get(tags.KEYNAME, "")
         return ssh.find_private_key(keyname, self.api.key_pair(keyname), None)
 
-    def _session(self, inventory: Inventory, node: Node, timeout_s: float = 20.0) -> ssh.Session:
+    def _session(self, inventory: Inventory, node: Node, timeout_s: float = 20.0) -> ssh.NodeShell:
         """Return the kept connection to the scheduler's node, or a new one."""
         kept = self._sessions.get(inventory.name)
         if kept is None or kept.login.host != node.public_address:
@@ -365,7 +365,7 @@ class EC2Provider(Provider):
         for word, user in _USERS.items():
             if word in label:
                 return user
-        raise UsageError(f"dec2 does not know the user of the image {self._image['ImageId']}; add --username")
+        raise WrongUsage(f"dec2 does not know the user of the image {self._image['ImageId']}; add --username")
 
     def _folder(self, name: str) -> Path:
         """Return the cache of a cluster on this machine; its name dies with the group."""

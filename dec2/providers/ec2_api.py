@@ -12,7 +12,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 
 from dec2 import tags
-from dec2.errors import LaunchFailed, NotGone, ProviderError, UsageError
+from dec2.errors import LaunchFailed, NotGone, ProviderError, WrongUsage
 
 DEBIAN_OWNER = "136693071363"
 DEBIAN_USER = "admin"
@@ -39,9 +39,9 @@ def mapped(what: str, error_type: type[ProviderError] = ProviderError) -> Iterat
     try:
         yield
     except NoCredentialsError:
-        raise UsageError("there are no AWS credentials on this machine; run: aws configure") from None
+        raise WrongUsage("there are no AWS credentials on this machine; run: aws configure") from None
     except NoRegionError:
-        raise UsageError("no AWS region is set; add --region, or run: aws configure") from None
+        raise WrongUsage("no AWS region is set; add --region, or run: aws configure") from None
     except ClientError as error:
         code, text = code_of(error), error.response["Error"].get("Message", "")
         hint = _SENTENCES.get(code) or _SENTENCES.get(code.partition(".")[0])
@@ -91,7 +91,7 @@ class EC2Api:
 
         Raises
         ------
-        UsageError
+        WrongUsage
             There is none of that name in the region.
         """
         try:
@@ -104,7 +104,7 @@ class EC2Api:
         except BotoCoreError:
             with mapped("looking for the key pair"):
                 raise
-        raise UsageError(
+        raise WrongUsage(
             f"there is no key pair {name} in {self.region}; aws ec2 describe-key-pairs lists yours"
         ) from None
 
@@ -122,7 +122,7 @@ class EC2Api:
                 ]
                 found = self.client.describe_images(Owners=[DEBIAN_OWNER], Filters=wanted)["Images"]
         if not found:
-            raise UsageError(f"there is no image {ami or 'of Debian 12'} in {self.region}; name one with --ami")
+            raise WrongUsage(f"there is no image {ami or 'of Debian 12'} in {self.region}; name one with --ami")
         images: list[dict[str, Any]] = list(found)
         return max(images, key=lambda image: str(image.get("CreationDate", "")))
 
@@ -131,7 +131,7 @@ class EC2Api:
 
         Raises
         ------
-        UsageError
+        WrongUsage
             There is no such type in the region.
         """
         try:
@@ -142,7 +142,7 @@ class EC2Api:
                     raise
             found = []
         if not found:
-            raise UsageError(f"there is no instance type {instance_type} in {self.region}; choose another --type")
+            raise WrongUsage(f"there is no instance type {instance_type} in {self.region}; choose another --type")
         names = found[0]["ProcessorInfo"]["SupportedArchitectures"]
         return "arm64" if "arm64" in names else "x86_64"
 

@@ -39,7 +39,7 @@ def await_addresses(provider: EC2Provider, spec: ClusterSpec) -> Inventory:
 class HostKeys:
     """The rotated host keys of the workers: held by the scheduler's node, and cached here."""
 
-    def __init__(self, provider: EC2Provider, scheduler_session: ssh.Session, name: str) -> None:
+    def __init__(self, provider: EC2Provider, scheduler_session: ssh.NodeShell, name: str) -> None:
         self.provider = provider
         self.scheduler_session = scheduler_session
         self.name = name
@@ -88,7 +88,7 @@ def _single_use(provider: EC2Provider, node: Node, folder: Path) -> tuple[str, .
     return (found[1],) if found else ()
 
 
-def push_bundle(session: ssh.Session, bundle: Bundle) -> None:
+def push_bundle(session: ssh.NodeShell, bundle: Bundle) -> None:
     """Bring the wheels to the scheduler's node, once: from there the workers fetch them."""
     ready = f"{cloud_init.WHEELS}/READY"
     if session.run("sh", "-c", f"cat {ready} 2>/dev/null || true").strip() == bundle.sha256:
@@ -99,7 +99,7 @@ def push_bundle(session: ssh.Session, bundle: Bundle) -> None:
     session.put(f"{bundle.sha256}\n".encode(), ready, 0o644)
 
 
-def rotate(provider: EC2Provider, session: ssh.Session, node: Node, keys: HostKeys, name: str) -> ssh.Session:
+def rotate(provider: EC2Provider, session: ssh.NodeShell, node: Node, keys: HostKeys, name: str) -> ssh.NodeShell:
     """Replace the single-use host key, which user-data shows to whoever may read it; return a new connection.
 
     The credential travels only over a connection that the new key, made on the node, vouches for.
@@ -118,7 +118,7 @@ def rotate(provider: EC2Provider, session: ssh.Session, node: Node, keys: HostKe
     return session
 
 
-def bring_credential(session: ssh.Session, credential: bytes) -> None:
+def bring_credential(session: ssh.NodeShell, credential: bytes) -> None:
     """Write the credential, once: the unit then gives it to the engine's user, and it must stay that user's."""
     if session.run("sudo", "sh", "-c", f"test -s {cloud_init.CREDENTIAL} && echo there || true").strip() != "there":
         session.put(credential, cloud_init.CREDENTIAL, 0o600)

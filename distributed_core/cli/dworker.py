@@ -160,7 +160,7 @@ async def _find(options: Options) -> tuple[Address, str | None, bool]:
     """Return the scheduler's address, credential and whether it is insecure; wait for the scheduler file."""
     if options.scheduler_file is None:
         return parse_address(options.address or "", DEFAULT_PORT), options.credential, options.insecure
-    from distributed_core.client.client import read_scheduler_file
+    from distributed_core.client.locating import read_scheduler_file
 
     loop = asyncio.get_running_loop()
     deadline = loop.time() + options.death_timeout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import threading
 import weakref
@@ -16,13 +15,12 @@ from distributed_core.client import waiting
 from distributed_core.client.blocking import LoopThread
 from distributed_core.client.cells import Cell
 from distributed_core.client.future import Future
+from distributed_core.client.locating import find_scheduler
 from distributed_core.client.session import CHUNK_TASKS, Session
-from distributed_core.comm.address import Address, format_address, parse_address
-from distributed_core.comm.credential import Credential, load_or_create
-from distributed_core.errors import ClientClosed, CredentialError, NotEnoughWorkers, RemoteError, UsageError
+from distributed_core.comm.address import format_address
+from distributed_core.errors import ClientClosed, NotEnoughWorkers, RemoteError, UsageError
 from distributed_core.messages import Cancellation
 from distributed_core.protocol import payload as payloads
-from distributed_core.settings import DEFAULT_PORT
 
 _current: list[weakref.ref[Client]] = []
 
@@ -71,7 +69,7 @@ class Client:
         direct: bool | None = None,
         asynchronous: bool = False,
     ) -> None:
-        where, holder = _find_scheduler(address, scheduler_file, credential, insecure)
+        where, holder = find_scheduler(address, scheduler_file, credential, insecure)
         self.asynchronous = asynchronous
         self._timeout_s = timeout
         self._session = Session(where, holder, direct)
@@ -439,40 +437,6 @@ def get_client() -> Client:
 
 async def _nothing() -> None:
     return None
-
-
-def _find_scheduler(
-    address: str | None,
-    scheduler_file: str | os.PathLike[str] | None,
-    credential: str | os.PathLike[str] | None,
-    insecure: bool,
-) -> tuple[Address, Credential | None]:
-    if scheduler_file is not None:
-        named = read_scheduler_file(scheduler_file)
-        address = address or named["address"]
-        credential = credential or named.get("credential")
-        insecure = insecure or bool(named.get("insecure"))
-    if address is None:
-        raise UsageError("a Client needs the scheduler's address, or scheduler_file=")
-    return parse_address(address, DEFAULT_PORT), None if insecure else load_or_create(credential)
-
-
-def read_scheduler_file(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what `dscheduler --scheduler-file` wrote.
-
-    Raises
-    ------
-    CredentialError
-        It is not there or not such a file.
-    """
-    try:
-        with open(path, encoding="utf-8") as file:
-            named = json.load(file)
-        parse_address(named["address"])
-        return dict(named)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        text = f"the scheduler file {os.fspath(path)} cannot be used ({error}); dscheduler --scheduler-file writes it"
-        raise CredentialError(text) from None
 
 
 def _content_key(name: str, digest: bytes, frames: list[Any], references: list[Any]) -> str:

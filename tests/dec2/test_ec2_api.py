@@ -13,7 +13,7 @@ import pytest
 
 from dec2 import apply, cloud_init
 from dec2.engines import named
-from dec2.errors import Dec2Error, LaunchFailed, ProviderError, UsageError
+from dec2.errors import Dec2Error, LaunchFailed, ProviderError, WrongUsage
 from dec2.spec import ClusterSpec
 from moto_fixtures import TestCloud
 from tests.dec2.paper import PaperNodes
@@ -32,7 +32,7 @@ def spec(cloud: TestCloud, count: int = 3, **more: object) -> ClusterSpec:
     return ClusterSpec(count=count, **{**options, **more})  # type: ignore[arg-type]
 
 
-def up(wanted: ClusterSpec) -> apply.Report:
+def up(wanted: ClusterSpec) -> apply.UpReport:
     return apply.bring_up(wanted, PaperNodes(), named(wanted.engine), lambda node, phase: None)
 
 
@@ -240,5 +240,5 @@ def test_a_permission_that_is_missing_is_named(light_cloud: TestCloud) -> None:
 def test_without_credentials(monkeypatch: pytest.MonkeyPatch, light_cloud: TestCloud) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    with pytest.raises(UsageError, match="aws configure"):
+    with pytest.raises(WrongUsage, match="aws configure"):
         PaperNodes().observe("c")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dec2.errors import UsageError
+from dec2.errors import WrongUsage
 from dec2.inventory import SCHEDULER, WORKER, Inventory, Node
 from dec2.plan import (
     AwaitRegistration,
@@ -79,7 +79,7 @@ def test_workers_of_a_scheduler_that_is_gone_go_too() -> None:
     ],
 )
 def test_what_does_not_fit_is_refused(wanted: ClusterSpec, inventory: Inventory, text: str) -> None:
-    with pytest.raises(UsageError, match=text):
+    with pytest.raises(WrongUsage, match=text):
         plan_up(wanted, inventory)
 
 
@@ -99,7 +99,7 @@ def test_destroy() -> None:
     ],
 )
 def test_bad_specs(options: dict[str, object], text: str) -> None:
-    with pytest.raises(UsageError, match=text):
+    with pytest.raises(WrongUsage, match=text):
         ClusterSpec(**{"name": "c", "provider": "local", **options})  # type: ignore[arg-type]
 
 

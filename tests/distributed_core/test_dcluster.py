@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pwd
+import shlex
 import signal
 import socket
 import subprocess
@@ -90,6 +92,11 @@ def engine_processes() -> list[psutil.Process]:
     return found
 
 
+def brought() -> set[str]:
+    """The credential folders in the home that the sshds lead to."""
+    return {each.name for each in Path(pwd.getpwuid(os.getuid()).pw_dir).glob(".dcluster-*")}
+
+
 def until(launched: Launched, text: str) -> str:
     while text not in (line := launched.line()):
         pass
@@ -98,6 +105,7 @@ def until(launched: Launched, text: str) -> str:
 
 @pytest.mark.parametrize("way", ["ctrl-c", "kill -9"])
 def test_a_cluster_and_its_end(start: Callable[..., Launched], known: Path, tmp_path: Path, way: str) -> None:
+    before = brought()
     hostfile = tmp_path / "hosts"
     hostfile.write_text(f"# two more\n{HOSTS[1]}  # here\n{HOSTS[2]}\n")
     cluster = start(HOSTS[0], "--hostfile", str(hostfile))
@@ -109,14 +117,16 @@ def test_a_cluster_and_its_end(start: Callable[..., Launched], known: Path, tmp_
         assert sorted(where.split(":")[0] for where in workers) == sorted(HOSTS)
         assert client.gather(client.map(abs, [-1, -2, -3])) == [1, 2, 3]
     remote = engine_processes()
-    assert len(remote) == 4
+    assert len(remote) == 2 * 4  # each command has a keeper
+    assert len(brought() - before) == 4
     if way == "ctrl-c":
         assert cluster.end(signal.SIGINT) == 0
     else:
         cluster.process.kill()
     gone, alive = psutil.wait_procs(remote, timeout=30)
     assert not alive
-    assert len(gone) == 4
+    assert len(gone) == 2 * 4
+    assert brought() == before
 
 
 def test_one_bad_host_is_named_and_the_others_run(start: Callable[..., Launched], known: Path) -> None:
@@ -155,6 +165,48 @@ def test_a_wrong_key_and_no_python(start: Callable[..., Launched], known: Path, 
     missing = start(HOSTS[0], "--remote-python", "/no/such/python")
     assert missing.wait() == 1
     assert "/no/such/python" in missing.errors()
+
+
+def stand_in(path: Path, script: str) -> str:
+    """An interpreter for the hosts that runs `script` in place of a worker."""
+    path.write_text(f'#!/bin/sh\ncase "$*" in *dworker*) {script};; esac\nexec {shlex.quote(sys.executable)} "$@"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_ctrl_c_does_not_wait_for_a_host_that_hangs(
+    start: Callable[..., Launched], known: Path, tmp_path: Path
+) -> None:
+    before = brought()
+    python = stand_in(tmp_path / "python", "echo hanging; exec sleep 1000")
+    cluster = start(HOSTS[0], "--remote-python", python)
+    until(cluster, "hanging")
+    assert cluster.end(signal.SIGINT) == 0
+    assert brought() == before
+
+
+def test_what_a_host_writes_may_be_no_text(start: Callable[..., Launched], known: Path, tmp_path: Path) -> None:
+    python = stand_in(tmp_path / "python", "printf 'caf\\351\\n'")
+    cluster = start(HOSTS[0], "--remote-python", python)
+    until(cluster, "caf\N{REPLACEMENT CHARACTER}")
+    until(cluster, "workers on 1 of 1 hosts")
+    assert cluster.end(signal.SIGINT) == 0
+
+
+def test_logs_on_the_hosts_and_the_schedulers_exit_code(
+    start: Callable[..., Launched], known: Path, tmp_path: Path
+) -> None:
+    logs = tmp_path / "two words" / "logs"
+    cluster = start(HOSTS[0], HOSTS[1], "--log-directory", str(logs))
+    address = until(cluster, "workers on 2 of 2 hosts").split("scheduler at ")[1].split(",")[0]
+    assert sorted(each.name for each in logs.iterdir()) == sorted(
+        [f"dscheduler-{HOSTS[0]}.log", f"dworker-{HOSTS[0]}.log", f"dworker-{HOSTS[1]}.log"]
+    )
+    assert f"Registered with center at: {address}" in (logs / f"dworker-{HOSTS[1]}.log").read_text()
+    for process in engine_processes():
+        if Path(process.exe()).name != "dash" and "cli.dscheduler" in " ".join(process.cmdline()):
+            process.kill()
+    assert cluster.wait() == 1
 
 
 def test_usage() -> None:
