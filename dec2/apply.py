@@ -104,9 +104,13 @@ def await_registration(
     while True:
         inventory = provider.observe(spec.name)
         wanted = expected_names(inventory, spec.nprocs)
-        present = set(provider.registered(inventory, engine) or ())
+        answer = provider.registered(inventory, engine)
+        if answer is not None:
+            tell(node_name(spec.name, 0), "running")
+        present = set(answer or ())
         for name in sorted(wanted.keys() & present - told):
-            tell(wanted[name], "registered")
+            if wanted[name] != node_name(spec.name, 0):
+                tell(wanted[name], "registered")
             told.add(name)
         missing = [name for name in wanted if name not in present]
         short = spec.workers - len(inventory.workers)

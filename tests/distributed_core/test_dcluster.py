@@ -204,7 +204,7 @@ def test_logs_on_the_hosts_and_the_schedulers_exit_code(
     )
     assert f"Registered with center at: {address}" in (logs / f"dworker-{HOSTS[1]}.log").read_text()
     for process in engine_processes():
-        if Path(process.exe()).name != "dash" and "cli.dscheduler" in " ".join(process.cmdline()):
+        if process.name() != "sh" and "cli.dscheduler" in " ".join(process.cmdline()):
             process.kill()
     assert cluster.wait() == 1
 
