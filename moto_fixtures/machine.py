@@ -21,7 +21,7 @@ from moto_fixtures.account import MotoRegion, instance_group_ids
 from moto_fixtures.errors import HostLacking, ImageBuildFailed, MachineFailed
 from moto_fixtures.firewall import ruleset
 from moto_fixtures.lifecycle import BootOrder, Lifecycle
-from moto_fixtures.region import NSPAWN_FOLDER, IsolatedRegion
+from moto_fixtures.region import NSPAWN_FOLDER, IsolatedRegion, assert_isolated
 from moto_fixtures.runs import cgroup_prefix, run_folder
 
 #: How long an orderly shutdown may take before the machine is killed.
@@ -346,6 +346,7 @@ class NspawnMachines:
         lacking = host.missing()
         if lacking:
             raise HostLacking(f"This computer cannot carry machines: {lacking}")
+        assert_isolated()
         base = image.built()
         if base is None:
             raise ImageBuildFailed(

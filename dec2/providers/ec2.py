@@ -47,6 +47,9 @@ class EC2Provider(Provider):
     def __init__(self, region: str | None = None) -> None:
         self.api = EC2Api(region)
         self._groups: dict[str, dict[str, Any]] = {}
+        #: The clusters as they were last seen, and the address of a scheduler that was just launched.
+        self._seen: dict[str, Inventory] = {}
+        self._scheduler_address: dict[str, str] = {}
         self._sessions: dict[str, ssh.NodeShell] = {}
         self._spec: ClusterSpec | None = None
         self._image: dict[str, Any] = {}
@@ -78,7 +81,9 @@ class EC2Provider(Provider):
         engine = tags.as_dict(groups[0].get("Tags")).get(tags.ENGINE) if groups else None
         group = groups[0]["GroupId"] if groups else None
         ordered = tuple(sorted(nodes, key=lambda node: (node.role != SCHEDULER, node.index)))
-        return Inventory(name, self.name, group, engine, ordered, region=self.api.region)
+        seen = Inventory(name, self.name, group, engine, ordered, region=self.api.region)
+        self._seen[name] = seen
+        return seen
 
     def clusters(self) -> list[Inventory]:
         key = {"Name": "tag-key", "Values": [tags.CLUSTER]}
@@ -117,16 +122,16 @@ class EC2Provider(Provider):
 
     def _recovered_host_key(self, name: str) -> tuple[str, str]:
         """Return the single-use key of nodes that exist, or a new one."""
-        for instance in self.api.instances(by_cluster(name)):
-            if instance["State"]["Name"] in ("pending", "running"):
-                found = cloud_init.host_key_in(self.api.user_data(instance["InstanceId"]) or "")
+        for node in self._seen[name].nodes:
+            if node.alive:
+                found = cloud_init.host_key_in(self.api.user_data(node.id) or "")
                 if found is not None:
                     return found
         return ssh.new_host_key()
 
     def _recovered_credential(self, name: str) -> bytes | None:
         """Fetch the cluster's credential from its scheduler, where another machine brought it up."""
-        inventory = self.observe(name)
+        inventory = self._seen[name]
         node = inventory.scheduler
         if node is None or node.public_address is None:
             return None
@@ -141,18 +146,21 @@ class EC2Provider(Provider):
             )
         data = self._user_data(spec, engine, commands, None)
         request = self._request(spec, SCHEDULER, 0, 1, data, both=action.both)
-        self._launch(spec, request)
+        made = self._launch(spec, request)
+        # The reply names the private address while the instance is still pending: the workers need not wait.
+        self._scheduler_address[spec.name] = made[0]["PrivateIpAddress"]
         tell(f"{spec.name}-0", "launched")
 
     def launch_workers(self, spec: ClusterSpec, engine: Engine, action: LaunchWorkers, tell: Tell) -> None:
-        scheduler = self.observe(spec.name).scheduler
-        if scheduler is None or scheduler.private_address is None:
+        scheduler = self._seen[spec.name].scheduler
+        host = self._scheduler_address.get(spec.name) or (scheduler.private_address if scheduler else None)
+        if host is None:
             raise LaunchFailed(
                 f"the scheduler of {spec.name} ended before its workers were launched; run dec2 up again"
             )
-        address = f"{scheduler.private_address}:{engine.port}"
+        address = f"{host}:{engine.port}"
         commands = {"dworker": engine.worker_command(_place(engine, address), "NAME", _capacity(spec))}
-        data = self._user_data(spec, engine, commands, scheduler.private_address)
+        data = self._user_data(spec, engine, commands, host)
         count = len(action.indices)
         self._launch(spec, self._request(spec, WORKER, action.indices[0], count, data, both=False))
         for index in action.indices:
@@ -206,7 +214,7 @@ class EC2Provider(Provider):
             request["SubnetId"] = spec.subnet
         return request
 
-    def _launch(self, spec: ClusterSpec, request: dict[str, Any]) -> None:
+    def _launch(self, spec: ClusterSpec, request: dict[str, Any]) -> list[dict[str, Any]]:
         """Launch once, however often it is asked for: the client token is made of the whole request.
 
         A token whose instances have ended since answers with them, or with an error; then the next generation's is due.
@@ -222,7 +230,7 @@ class EC2Provider(Provider):
                     continue
                 raise
             if all(each["State"]["Name"] not in ("shutting-down", "terminated") for each in made):
-                return
+                return made
         raise LaunchFailed(f"no instance of {spec.name} stays alive; look at its console output, then dec2 destroy")
 
     def provision(self, spec: ClusterSpec, engine: Engine, tell: Tell) -> None:

@@ -63,7 +63,8 @@ def main(hosts: tuple[str, ...], hostfile: str | None, **options: Any) -> None:
             log_directory=options["log_directory"],
         )
         cluster = SSHCluster(everyone, chosen, say, options["scheduler"])
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            # SIGINT too: a shell that starts commands in the background lets them ignore it.
             signal.signal(number, _interrupt)
         cluster.start()
         up = len(cluster.hosts) - len(cluster.failed)

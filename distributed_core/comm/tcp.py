@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import socket
 import ssl
 from collections import deque
@@ -187,8 +188,8 @@ async def connect(address: Address, credential: Credential | None, timeout_s: fl
     except TimeoutError:
         raise ConnectError(f"{where} did not answer within {timeout_s:g} s; check the address and firewalls") from None
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise ConnectError(f"nothing answers at {where} ({reason}); check the address, and that it runs") from None
+        text = f"nothing answers at {where} ({_short(error)}); check the address, and that it runs"
+        raise ConnectError(text) from None
     if credential is None:
         return TCPStream(IOStream(sock, max_buffer_size=BUFFER_BYTES_MAX))
     wrapped = credential.client_context().wrap_socket(sock, do_handshake_on_connect=False)
@@ -299,11 +300,9 @@ def _why(error: StreamClosedError) -> str:
 def _short(error: BaseException | None) -> str:
     if isinstance(error, ssl.SSLError) and error.reason:
         return error.reason.lower().replace("_", " ")
-    return (
-        (getattr(error, "strerror", None) or str(error) or "it closed the connection")
-        if error
-        else "it closed the connection"
-    )
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and (error.errno or 0) > 0:
+        return os.strerror(error.errno or 0)  # asyncio puts words of its own into `strerror`
+    return getattr(error, "strerror", None) or str(error or "") or "it closed the connection"
 
 
 async def _in_turn(read: Any) -> Any:

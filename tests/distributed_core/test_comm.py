@@ -200,11 +200,11 @@ def test_a_peer_that_floods_starves_nobody() -> None:
 
         async with serving(None, count) as (address, ends):
             argv = [sys.executable, "-c", FLOOD, str(address.port)]
-            flood = subprocess.Popen(argv, stdin=subprocess.PIPE)
+            flood = await asyncio.create_subprocess_exec(*argv, stdin=subprocess.PIPE)
             try:
                 assert flood.stdin is not None
-                await asyncio.to_thread(flood.stdin.write, packets)
-                flood.stdin.close()
+                flood.stdin.write(packets)
+                flood.stdin.write_eof()
                 await flooded.wait()
                 for _ in range(20):
                     stream = await connect(address, None, 20)
@@ -212,10 +212,10 @@ def test_a_peer_that_floods_starves_nobody() -> None:
                     assert await stream.receive() == ["hello"]
                     stream.abort()
                     await ends.get()
-                assert flood.poll() is None
+                assert flood.returncode is None
             finally:
                 flood.kill()
-                flood.wait(DEADLINE_S)
+                await flood.wait()
             await ends.get()
 
     run(main())
@@ -306,7 +306,7 @@ def test_servers_that_are_not_there_or_say_nothing(tmp_path: Path) -> None:
                 await connect(address, secret, 0.2)
             with pytest.raises(ConnectError, match="did not answer the greeting"):
                 await open_channel(address, None, "rpc", timeout_s=0.2)
-        with pytest.raises(ConnectError, match="nobody answers at"):
+        with pytest.raises(ConnectError, match="Connection refused"):
             await connect(address, None, 20)
 
     run(main())
