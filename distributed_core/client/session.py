@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 #: Tasks in one message at most, so that the scheduler's loop is never busy with one for long.
 CHUNK_TASKS = 1000
+#: One request for results asks a worker for at most so many, and so many bytes.
+FETCH_TASKS = 1000
+FETCH_BYTES = 64 << 20
 #: How often a gather asks again for data whose holders did not give it.
 GATHER_TRIES = 20
 
@@ -281,9 +284,24 @@ class Session:
             by_address: dict[str, dict[int, int]] = {}
             for number, task, addresses in located:
                 by_address.setdefault(addresses[number % len(addresses)], {})[task] = number
-            await asyncio.gather(*(self._fetch_from(each, tasks, got) for each, tasks in by_address.items()))
+            sizes = {cell.number: cell.nbytes for cell in missing}
+            await asyncio.gather(*(self._fetch_parts(each, tasks, sizes, got) for each, tasks in by_address.items()))
             await self.settled(cells)
         raise ConnectionLost("workers hold results that they do not give; look at the workers' log")
+
+    async def _fetch_parts(
+        self, address: str, tasks: dict[int, int], sizes: dict[int, int], got: dict[int, Any]
+    ) -> None:
+        """Ask one worker for its results, in requests whose answers stay of a handy size."""
+        part: dict[int, int] = {}
+        nbytes = 0
+        for task, number in tasks.items():
+            if part and (len(part) == FETCH_TASKS or nbytes + sizes[number] > FETCH_BYTES):
+                await self._fetch_from(address, part, got)
+                part, nbytes = {}, 0
+            part[task] = number
+            nbytes += sizes[number]
+        await self._fetch_from(address, part, got)
 
     async def _fetch_from(self, address: str, tasks: dict[int, int], got: dict[int, Any]) -> None:
         try:

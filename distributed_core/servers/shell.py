@@ -20,11 +20,14 @@ from distributed_core.comm.channel import Channel, greet
 from distributed_core.comm.credential import Credential, load_or_create
 from distributed_core.comm.tcp import accept, bind
 from distributed_core.errors import ConnectionLost, EngineError, ProtocolError, UsageError
+from distributed_core.protocol.codec import encode
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[..., Awaitable[Any]]
 
+#: Handlers whose replies are payloads: plain by construction, and too large to pack twice.
+BULK = ("get_data", "relay")
 #: Tornado refuses more than this in its own buffers; large frames are read past them.
 BUFFER_BYTES_MAX = 1 << 40
 
@@ -228,6 +231,8 @@ class Server(TCPServer):
                 known = ", ".join(sorted(self.handlers))
                 raise UsageError(f"a {self.kind.lower()} has no handler {request.op!r:.60}; it has {known}")
             value = await handler(**request.arguments, **context)
+            if request.op not in BULK:
+                encode([value])  # a reply that cannot travel must not leave its caller waiting
             reply = messages.Reply(request.id, True, value)
         except (TypeError, EngineError, ValueError, TimeoutError, OSError) as error:
             reply = messages.Reply(request.id, False, f"{type(error).__name__}: {error}")
