@@ -62,6 +62,8 @@ class ClusterSpec:
             raise WrongUsage(f"there is no provider {self.provider!r}; choose one of {', '.join(PROVIDERS)}")
         if self.engine not in ENGINES:
             raise WrongUsage(f"there is no engine {self.engine!r}; choose one of {', '.join(ENGINES)}")
+        if self.engine == "dask" and self.provider != "local":
+            raise WrongUsage("the engine dask works with --provider local in this release; on ec2 use --engine core")
         if not 1 <= self.count <= COUNT_MAX:
             raise WrongUsage(f"--count is from 1 to {COUNT_MAX} instances, not {self.count}")
         if self.provider == "ec2" and not self.keyname:

@@ -94,6 +94,7 @@ def test_destroy() -> None:
         ({"name": "No"}, "is no name for a cluster"),
         ({"count": 0}, "from 1 to"),
         ({"engine": "spark"}, "choose one of core, dask"),
+        ({"provider": "ec2", "engine": "dask", "keyname": "k"}, "--provider local in this release"),
         ({"provider": "moon"}, "choose one of ec2, local"),
         ({"provider": "ec2"}, "--keyname NAME"),
     ],
