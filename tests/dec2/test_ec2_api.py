@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -150,11 +149,8 @@ def test_killed_after_any_call(light_cloud: TestCloud, tmp_path: Path) -> None:
         light_cloud.faults.clear()
         if killed.returncode != -signal.SIGKILL:
             break
-        again = command(*up_options(light_cloud), "--json")
-        assert again.returncode == 0, again.stderr
-        assert len(json.loads(again.stdout)["nodes"]) == 3
-        alive = [each for each in PaperNodes().observe("c").nodes if each.alive]
-        assert len(alive) == 3
+        again = up(spec(light_cloud, 3))
+        assert len([each for each in again.inventory.nodes if each.alive]) == 3
         destroy()
         assert light_cloud.leftovers() == {}
     assert killed.returncode == 0, killed.stderr
