@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 
 from dec2.engines.base import Engine
@@ -32,11 +32,15 @@ _TAIL_LINES = 12
 
 @dataclass(slots=True)
 class UpReport:
-    """What `bring_up` did: the cluster as it is now, and the seconds of each phase."""
+    """What `bring_up` did: the cluster as it is now, and the seconds of each phase.
+
+    `expected` are the indices of the nodes that were there or were launched: one of them that is gone is a failure.
+    """
 
     inventory: Inventory
     registered: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
+    expected: set[int] = field(default_factory=set)
 
 
 def bring_up(spec: ClusterSpec, provider: Provider, engine: Engine, tell: Tell) -> UpReport:
@@ -53,6 +57,7 @@ def bring_up(spec: ClusterSpec, provider: Provider, engine: Engine, tell: Tell) 
     provider.preflight(spec)
     deadline = time.monotonic() + spec.timeout_s
     report = UpReport(provider.observe(spec.name))
+    report.expected = {node.index for node in report.inventory.nodes if node.alive}
     for action in plan_up(spec, report.inventory):
         start = time.monotonic()
         _perform_up(action, spec, provider, engine, tell, deadline, report)
@@ -75,35 +80,43 @@ def _perform_up(
         provider.ensure_group(spec, engine)
     elif isinstance(action, LaunchScheduler):
         provider.launch_scheduler(spec, engine, action, tell)
+        report.expected.add(0)
     elif isinstance(action, LaunchWorkers):
         provider.launch_workers(spec, engine, action, tell)
+        report.expected.update(action.indices)
     elif isinstance(action, RemoveNodes):
         provider.remove(report.inventory, action.ids)
+        report.expected -= {node.index for node in report.inventory.nodes if node.id in action.ids}
     elif isinstance(action, Provision):
         provider.provision(spec, engine, tell)
     elif isinstance(action, AwaitRegistration):
-        report.registered = await_registration(spec, provider, engine, tell, deadline)
+        report.registered = await_registration(spec, provider, engine, tell, deadline, report.expected)
 
 
-def expected_names(inventory: Inventory, nprocs: int) -> dict[str, str]:
+def expected_names(inventory: Inventory, engine: Engine, nprocs: int) -> dict[str, str]:
     """Return the names that must register, with the name of the node that each is on."""
-    names = {}
-    for node in inventory.workers:
-        for number in range(1, nprocs + 1):
-            name = node.registers_as if nprocs == 1 else f"{node.registers_as}-{number}"
-            names[name] = node_name(inventory.name, node.index)
-    return names
+    return {
+        name: node_name(inventory.name, node.index)
+        for node in inventory.workers
+        for name in engine.worker_names(node.registers_as, nprocs)
+    }
 
 
 def await_registration(
-    spec: ClusterSpec, provider: Provider, engine: Engine, tell: Tell, deadline: float
+    spec: ClusterSpec, provider: Provider, engine: Engine, tell: Tell, deadline: float, expected: Set[int]
 ) -> tuple[str, ...]:
-    """Ask the scheduler until every wanted worker is registered; return their names."""
+    """Ask the scheduler until every wanted worker is registered; return their names.
+
+    Raises
+    ------
+    NotRegistered
+        The deadline passed, or one of the `expected` nodes is gone: no waiting brings that one back.
+    """
     poll_s = _FIRST_POLL_S
     told: set[str] = set()
     while True:
         inventory = provider.observe(spec.name)
-        wanted = expected_names(inventory, spec.nprocs)
+        wanted = expected_names(inventory, engine, spec.nprocs)
         answer = provider.registered(inventory, engine)
         if answer is not None:
             tell(node_name(spec.name, 0), "running")
@@ -112,32 +125,35 @@ def await_registration(
             if wanted[name] != node_name(spec.name, 0):
                 tell(wanted[name], "registered")
             told.add(name)
-        missing = [name for name in wanted if name not in present]
-        short = spec.workers - len(inventory.workers)
-        if not missing and short <= 0:
+        late = list(dict.fromkeys(wanted[name] for name in wanted if name not in present))
+        gone = [node_name(spec.name, node.index) for node in inventory.lost if node.index in expected]
+        if not late and not gone and len(inventory.workers) >= spec.workers:
             return tuple(wanted)
-        if time.monotonic() >= deadline or inventory.scheduler is None:
-            raise _not_registered(spec, provider, inventory, [wanted[name] for name in missing], short)
+        for name in gone:
+            tell(name, "gone")
+        if gone or time.monotonic() >= deadline:
+            raise _not_registered(spec, provider, inventory, late, gone)
         # The provider has no event to wait for; the pause grows, and the deadline ends it.
         time.sleep(poll_s)
         poll_s = min(_POLL_MAX_S, poll_s * 1.5)
 
 
 def _not_registered(
-    spec: ClusterSpec, provider: Provider, inventory: Inventory, missing: list[str], short: int
+    spec: ClusterSpec, provider: Provider, inventory: Inventory, late: list[str], gone: list[str]
 ) -> NotRegistered:
-    tails = {}
     by_name = {node_name(spec.name, node.index): node for node in inventory.nodes}
-    if inventory.scheduler is None:
-        missing = [f"{spec.name}-0", *missing]
-    for name in dict.fromkeys(missing):
-        node = by_name.get(name)
-        tails[name] = provider.log_tail(inventory, node, _TAIL_LINES) if node else "its instance is gone"
-    if short > 0 and not tails:
-        tails["?"] = f"{short} instances ended before they registered"
+    named = list(dict.fromkeys([*gone, *late]))
+    tails = {name: provider.log_tail(inventory, by_name[name], _TAIL_LINES) for name in named}
+    present = sum(node_name(spec.name, node.index) not in late for node in inventory.workers)
+    happened = (
+        f"{', '.join(gone)} ended"
+        if gone
+        else f"{present} of {spec.workers} workers registered within {spec.timeout_s:g} s"
+    )
+    unseen = spec.workers - len(inventory.workers) - len(gone)
+    missing = [*named, *([f"{unseen} instances that are not there"] if unseen > 0 else [])]
     text = (
-        f"{spec.workers - len(dict.fromkeys(missing)) - max(0, short)} of {spec.workers} workers registered within "
-        f"{spec.timeout_s:g} s; missing: {', '.join(tails)}; what was made is still there: run dec2 up again, "
+        f"{happened}; missing: {', '.join(missing)}; what was made is still there: run dec2 up again, "
         f"or dec2 destroy {spec.name}"
     )
     return NotRegistered(text, tails)

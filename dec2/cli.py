@@ -23,7 +23,7 @@ from dec2.inventory import Inventory, node_name
 from dec2.progress import Phases
 from dec2.providers import opened
 from dec2.providers.base import Provider
-from dec2.spec import ENGINES, PROVIDERS, ClusterSpec
+from dec2.spec import ENGINES, PROVIDERS, ClusterSpec, check_name
 
 NAME = "dec2"
 
@@ -102,8 +102,14 @@ def up(count: int | None, workers: int | None, yes: bool, as_json: bool, **optio
     if not yes and spec.provider != "local" and sys.stdin.isatty():
         click.confirm("Bring it up?", abort=True, err=as_json)
     provider = opened(spec.provider, spec.region)
-    with Phases(Console(stderr=as_json)) as phases:
-        report = apply.bring_up(spec, provider, named(spec.engine), phases)
+    try:
+        with Phases(Console(stderr=as_json)) as phases:
+            report = apply.bring_up(spec, provider, named(spec.engine), phases)
+    except Dec2Error as error:
+        if as_json:
+            missing = error.missing if isinstance(error, NotRegistered) else {}
+            click.echo(json.dumps({"name": spec.name, "error": str(error), "missing": missing}))
+        raise
     if as_json:
         click.echo(json.dumps({**_plain(report.inventory), "registered": report.registered, "seconds": report.seconds}))
         return
@@ -192,6 +198,8 @@ def status(name: str | None, provider: str | None, region: str | None, as_json: 
         address = node.public_address or node.private_address or ""
         table.add_row(own, role, node.state, node.id, address, mark)
     Console().print(table)
+    if gone := _gone(inventory):
+        click.echo(f"gone: {', '.join(gone)}")
     if registered is None:
         click.echo("the scheduler does not answer", err=True)
         sys.exit(1)
@@ -258,6 +266,7 @@ def _aws_is_set_up() -> bool:
 
 def _home_of(name: str, provider: str | None, region: str | None) -> Provider:
     """Return the provider on which a cluster of that name is; the first one if it is nowhere."""
+    check_name(name)
     candidates = _providers(provider, region)
     if len(candidates) == 1:
         return candidates[0]
@@ -286,6 +295,11 @@ def _state(inventory: Inventory) -> str:
     return "half-made or half-destroyed; dec2 up or dec2 destroy mends it"
 
 
+def _gone(inventory: Inventory) -> list[str]:
+    """Return the names of the nodes that were lost or ended, as far as the provider still knows them."""
+    return [node_name(inventory.name, node.index) for node in inventory.lost]
+
+
 def _plain(inventory: Inventory) -> dict[str, Any]:
     return {
         "name": inventory.name,
@@ -303,4 +317,5 @@ def _plain(inventory: Inventory) -> dict[str, Any]:
             }
             for node in inventory.present
         ],
+        "gone": _gone(inventory),
     }

@@ -62,15 +62,21 @@ class Cluster:
 
     def close(self) -> None:
         """Close clients, then destroy the cluster."""
-        self._kept.close()
-        apply.tear_down(self.name, self.provider, lambda text: None)
+        try:
+            self._kept.close()
+        finally:
+            # A client that fails to close, as that of a dead scheduler may, must not keep instances running.
+            apply.tear_down(self.name, self.provider, lambda text: None)
 
     def __enter__(self) -> Cluster:
+        # An option that is wrong, or a lost connection, must not cost somebody a cluster that was there before.
+        found = self.status().exists
         try:
             self.up()
         except BaseException:
             # Nobody gets a chance to destroy by hand what a context manager made.
-            self.close()
+            if not found:
+                self.close()
             raise
         return self
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 SCHEDULER = "scheduler"
 WORKER = "worker"
@@ -61,6 +62,8 @@ class Inventory:
         The engine that the group's tags name.
     leftovers
         Other things that belong to it: volumes, interfaces, by the provider's names.
+    options
+        `ClusterSpec.lasting_options` of the `up` that made it, as far as the provider recorded them.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Inventory:
     nodes: tuple[Node, ...] = ()
     leftovers: tuple[str, ...] = ()
     region: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def exists(self) -> bool:
@@ -79,6 +83,12 @@ class Inventory:
     def present(self) -> tuple[Node, ...]:
         """The nodes that are not gone."""
         return tuple(node for node in self.nodes if node.state != "gone")
+
+    @property
+    def lost(self) -> tuple[Node, ...]:
+        """The nodes that are gone and not replaced under the same index, as far as the provider still knows them."""
+        replaced = {node.index for node in self.present}
+        return tuple(node for node in self.nodes if node.state == "gone" and node.index not in replaced)
 
     @property
     def scheduler(self) -> Node | None:

@@ -79,6 +79,12 @@ def plan_up(spec: ClusterSpec, inventory: Inventory) -> tuple[Action, ...]:
     """
     if inventory.engine is not None and inventory.engine != spec.engine:
         raise WrongUsage(f"the cluster {spec.name} runs {inventory.engine}; destroy it first, or choose another --name")
+    lasting = spec.lasting_options()
+    changed = [name for name, value in inventory.options.items() if lasting.get(name) != value]
+    if changed and any(node.alive for node in inventory.nodes):
+        option = changed[0].removesuffix("_gb").replace("_", "-")
+        text = f"the nodes of {spec.name} have --{option} {inventory.options[changed[0]]}"
+        raise WrongUsage(f"{text}; for another one destroy the cluster first, or choose another --name")
     if any(node.state in ("stopping", "stopped") for node in inventory.nodes):
         raise WrongUsage(f"the cluster {spec.name} is stopped; destroy it first, or choose another --name")
     scheduler = inventory.scheduler

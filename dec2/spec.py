@@ -13,6 +13,23 @@ COUNT_MAX = 5000
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 
 
+def is_name(text: str) -> bool:
+    """Whether a cluster may have this name."""
+    return _NAME.fullmatch(text) is not None
+
+
+def check_name(text: str) -> None:
+    """Accept the name of a cluster.
+
+    Raises
+    ------
+    WrongUsage
+        No cluster can have that name.
+    """
+    if not is_name(text):
+        raise WrongUsage(f"{text!r} is no name for a cluster; use 1 to 40 lower-case letters, digits and dashes")
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterSpec:
     """A cluster that somebody wants.
@@ -54,10 +71,7 @@ class ClusterSpec:
     timeout_s: float = 600.0
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise WrongUsage(
-                f"{self.name!r} is no name for a cluster; use 1 to 40 lower-case letters, digits and dashes"
-            )
+        check_name(self.name)
         if self.provider not in PROVIDERS:
             raise WrongUsage(f"there is no provider {self.provider!r}; choose one of {', '.join(PROVIDERS)}")
         if self.engine not in ENGINES:
@@ -70,6 +84,13 @@ class ClusterSpec:
             raise WrongUsage(
                 "ec2 needs the name of your key pair: --keyname NAME (aws ec2 describe-key-pairs lists them)"
             )
+
+    def lasting_options(self) -> dict[str, str]:
+        """Return, by name, the options that a node has for life: another value needs another node."""
+        lasting = ["nthreads", "nprocs", "memory_limit"]
+        if self.provider == "ec2":
+            lasting += ["type", "scheduler_type", "ami", "subnet", "volume_size_gb"]
+        return {name: str(getattr(self, name)) for name in lasting if getattr(self, name) is not None}
 
     @property
     def workers(self) -> int:

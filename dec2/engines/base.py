@@ -77,7 +77,11 @@ class Engine(ABC):
 
     @abstractmethod
     def worker_command(self, place: Place, name: str, capacity: Capacity) -> tuple[str, ...]:
-        """Return what starts a worker that registers as `name`, or as `name-1`, `name-2` with several processes."""
+        """Return what starts a worker that registers as `name`; see `worker_names` for several processes."""
+
+    def worker_names(self, name: str, nprocs: int) -> tuple[str, ...]:
+        """Return the names under which the processes of `worker_command` register."""
+        return (name,) if nprocs == 1 else tuple(f"{name}-{number}" for number in range(1, nprocs + 1))
 
     @abstractmethod
     def question(self, place: Place) -> tuple[str, ...]:
