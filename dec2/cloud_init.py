@@ -21,6 +21,7 @@ import yaml
 from dec2.errors import WrongUsage
 
 USER_DATA_BYTES_MAX = 16384
+_MARKER = re.compile(r"@([a-z_0-9]+)@")
 _VARIABLE = re.compile(r"\$(?:(\$)|\{([a-z_]+)\}|([a-z_]+))")
 #: Where things lie on a node.
 HOME = "/opt/dec2"
@@ -102,15 +103,11 @@ def _case(unit: str, command: tuple[str, ...]) -> str:
 
 def _script(name: str, **variables: str) -> str:
     text = source(name)
-    for variable, value in variables.items():
-        marker = f"@{variable}@"
-        if marker not in text:
-            raise KeyError(f"{name} has no {marker}")
-        text = text.replace(marker, value)
-    left = re.search(r"@[a-z_0-9]+@", text)
-    if left:
-        raise KeyError(f"{name} needs {left[0]}")
-    return text
+    used = set(_MARKER.findall(text))
+    if used != variables.keys():
+        raise KeyError(f"{name} and its variables differ in {', '.join(sorted(used ^ variables.keys()))}")
+    # In one go: what a value holds is never taken for a marker.
+    return _MARKER.sub(lambda match: variables[match[1]], text)
 
 
 def render(name: str, variables: Mapping[str, Any]) -> str:
@@ -133,8 +130,11 @@ def render(name: str, variables: Mapping[str, Any]) -> str:
 
 
 def parse(text: str) -> dict[str, Any]:
-    """Return user-data as data: what cloud-init will see."""
-    loaded = yaml.safe_load(text)
+    """Return user-data as data: what cloud-init will see. What is not YAML is nothing to it."""
+    try:
+        loaded = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return {}
     return dict(loaded) if isinstance(loaded, dict) else {}
 
 
@@ -143,7 +143,7 @@ def host_key_in(text: str) -> tuple[str, str] | None:
     keys = parse(text).get("ssh_keys") or {}
     try:
         return str(keys["ed25519_private"]), str(keys["ed25519_public"])
-    except KeyError:
+    except (KeyError, TypeError):
         return None
 
 

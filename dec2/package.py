@@ -1,4 +1,7 @@
-"""What the nodes install: dec2's own wheel, built from a checkout that was never published, and a wheelhouse."""
+"""What the nodes install: dec2's own wheel, built from a checkout that was never published, a wheelhouse, and pip.
+
+pip comes along because Debian's images have a Python without it, and nodes may have no index to get it from.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +21,8 @@ from dec2.errors import WrongUsage
 _SOURCES = ("distributed_core", "dec2", "templates")
 _FILES = ("pyproject.toml", "README.md", "LICENSE")
 MANIFEST = "MANIFEST"
+#: 1980, the first year that a zip file can name.
+_EPOCH = "315532800"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +49,7 @@ def bundle(wheelhouse: str | None) -> Bundle:
     Raises
     ------
     WrongUsage
-        The wheelhouse has no wheels, or dec2's wheel cannot be built.
+        The wheelhouse has no wheels, dec2's wheel cannot be built, or this Python has no wheel of pip.
     """
     files = {}
     if wheelhouse is not None:
@@ -54,10 +60,30 @@ def bundle(wheelhouse: str | None) -> Bundle:
             raise WrongUsage(
                 f"--wheelhouse {wheelhouse} holds no wheels; fill it with: pip download -d {wheelhouse} ..."
             )
-    wheel = own_wheel()
-    files[wheel.name] = wheel
+    own = [own_wheel()]
+    if not any(name.startswith("pip-") for name in files):
+        own.append(pip_wheel())
+    files.update((path.name, path) for path in own)
     lines = [f"{_sha256(path)}  {name}" for name, path in sorted(files.items())]
     return Bundle(files, "\n".join(lines) + "\n")
+
+
+def pip_wheel() -> Path:
+    """Return the wheel of pip that every Python brings for its virtual environments.
+
+    Raises
+    ------
+    WrongUsage
+        This one does not.
+    """
+    folders = [sysconfig.get_config_var("WHEEL_PKG_DIR")]
+    found = importlib.util.find_spec("ensurepip")
+    if found is not None and found.origin is not None:
+        folders.append(str(Path(found.origin).parent / "_bundled"))
+    wheels = [path for folder in folders if folder for path in Path(folder).glob("pip-*.whl")]
+    if not wheels:
+        raise WrongUsage("this Python has no wheel of pip for the nodes; put one into --wheelhouse: pip download pip")
+    return max(wheels, key=lambda path: path.stat().st_mtime)
 
 
 def own_wheel() -> Path:
@@ -91,7 +117,9 @@ def own_wheel() -> Path:
         argv = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(out), str(copy)]
         if _has_setuptools():
             argv.insert(4, "--no-build-isolation")
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        # The same content gives the same bytes, on whatever machine: a repeated launch is then the same request.
+        environment = {**os.environ, "SOURCE_DATE_EPOCH": _EPOCH}
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
         if done.returncode:
             raise WrongUsage(f"the wheel of this checkout cannot be built: {done.stderr.strip()[-300:]}")
         try:

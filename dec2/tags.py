@@ -14,6 +14,7 @@ BOTH = "dec2:both"
 HOST_KEY = "dec2:host-key"
 USERNAME = "dec2:username"
 KEYNAME = "dec2:keyname"
+_OPTION = "dec2:option:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,15 @@ class NodeTags:
     host_key: str | None
 
 
-def group_tags(cluster: str, engine: str, username: str, keyname: str) -> list[dict[str, str]]:
-    """Return the tags of a cluster's security group: what whoever comes later must know of it."""
-    named = {CLUSTER: cluster, ENGINE: engine, USERNAME: username, KEYNAME: keyname}
+def group_tags(
+    cluster: str, engine: str, username: str, keyname: str, options: Mapping[str, str]
+) -> list[dict[str, str]]:
+    """Return the tags of a cluster's security group: what whoever comes later must know of it.
+
+    `options` are those that its nodes have for life.
+    """
+    lasting = {f"{_OPTION}{name}": value for name, value in options.items()}
+    named = {CLUSTER: cluster, ENGINE: engine, USERNAME: username, KEYNAME: keyname, **lasting}
     return as_list({**named, "Name": f"dec2-{cluster}"})
 
 
@@ -50,6 +57,12 @@ def as_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
 def as_dict(tags: Iterable[Mapping[str, Any]] | None) -> dict[str, str]:
     """Return tags from the form that the EC2 API gives."""
     return {str(tag["Key"]): str(tag["Value"]) for tag in tags or ()}
+
+
+def read_options(tags: Iterable[Mapping[str, Any]] | None) -> dict[str, str]:
+    """Return the options in a group's tags, by name."""
+    found = as_dict(tags).items()
+    return {key.removeprefix(_OPTION): value for key, value in found if key.startswith(_OPTION)}
 
 
 def read_node(tags: Iterable[Mapping[str, Any]] | None) -> NodeTags | None:

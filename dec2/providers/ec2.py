@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-import urllib.request
+import urllib.parse
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -16,17 +16,24 @@ from botocore.exceptions import ClientError
 
 from dec2 import cloud_init, ssh, tags
 from dec2.engines.base import Capacity, Engine, Place
-from dec2.errors import LaunchFailed, NodeUnreachable, NoSuchCluster, ProviderError, WrongUsage
+from dec2.errors import LaunchFailed, NodeUnreachable, NoSuchCluster, NotGone, ProviderError, WrongUsage
 from dec2.inventory import SCHEDULER, WORKER, Inventory, Node
 from dec2.package import Bundle, bundle
 from dec2.plan import LaunchScheduler, LaunchWorkers
-from dec2.providers import ec2_nodes
+from dec2.providers import ec2_caller, ec2_nodes
 from dec2.providers.base import Connection, Provider, Tell
-from dec2.providers.ec2_api import DEBIAN_OWNER, DEBIAN_USER, EC2Api, by_cluster, code_of
+from dec2.providers.ec2_api import (
+    DEBIAN_OWNER,
+    DEBIAN_USER,
+    VISIBLE_WITHIN_S,
+    EC2Api,
+    by_cluster,
+    code_of,
+    polled,
+)
+from dec2.providers.ec2_caller import caller_cidr, write_once, write_private
 from dec2.spec import ClusterSpec
 
-CALLER_ENVIRONMENT = "DEC2_CALLER_CIDR"
-CALLER_SERVICE = "https://checkip.amazonaws.com"
 _STATES = {
     "pending": "pending",
     "running": "running",
@@ -50,10 +57,14 @@ class EC2Provider(Provider):
         #: The clusters as they were last seen, and the address of a scheduler that was just launched.
         self._seen: dict[str, Inventory] = {}
         self._scheduler_address: dict[str, str] = {}
+        # What this process made, by cluster: EC2 may not show it yet.
+        self._made_groups: dict[str, dict[str, Any]] = {}
+        self._made_instances: dict[str, dict[str, dict[str, Any]]] = {}
         self._sessions: dict[str, ssh.NodeShell] = {}
         self._spec: ClusterSpec | None = None
         self._image: dict[str, Any] = {}
         self._key_file: str | None = None
+        self._subnet: dict[str, Any] | None = None
 
     # --- what exists ----------------------------------------------------------------------------
 
@@ -69,20 +80,32 @@ class EC2Provider(Provider):
         if self._image.get("Architecture", architecture) != architecture:
             text = f"the image {self._image['ImageId']} is for {self._image['Architecture']}, and {spec.type} is not"
             raise WrongUsage(f"{text}; choose another --ami or --type")
+        if spec.subnet is not None:
+            self._subnet = self.api.subnet(spec.subnet)
+        if spec.index_url is not None and urllib.parse.urlsplit(spec.index_url).password:
+            text = "--index-url holds a password, and the nodes' user-data is no place for one"
+            raise WrongUsage(f"{text}; bring the wheels with --wheelhouse")
         _ = self._username, self._bundle
 
     def observe(self, name: str) -> Inventory:
-        nodes = [node for each in self.api.instances(by_cluster(name)) if (node := _node(each)) is not None]
-        groups = self.api.groups(by_cluster(name))
+        shown = {each["InstanceId"]: each for each in self.api.instances(by_cluster(name))}
+        instances = {**self._made_instances.get(name, {}), **shown}
+        nodes = [node for each in instances.values() if (node := _node(each)) is not None]
+        groups = self.api.groups(by_cluster(name)) or [each for each in [self._made_groups.get(name)] if each]
         if groups:
             self._groups[name] = groups[0]
         else:
             self._groups.pop(name, None)
-        engine = tags.as_dict(groups[0].get("Tags")).get(tags.ENGINE) if groups else None
-        group = groups[0]["GroupId"] if groups else None
-        ordered = tuple(sorted(nodes, key=lambda node: (node.role != SCHEDULER, node.index)))
-        seen = Inventory(name, self.name, group, engine, ordered, region=self.api.region)
-        self._seen[name] = seen
+        named = groups[0].get("Tags") if groups else None
+        self._seen[name] = seen = Inventory(
+            name=name,
+            provider=self.name,
+            group=groups[0]["GroupId"] if groups else None,
+            engine=tags.as_dict(named).get(tags.ENGINE),
+            nodes=tuple(sorted(nodes, key=lambda node: (node.role != SCHEDULER, node.index))),
+            region=self.api.region,
+            options=tags.read_options(named),
+        )
         return seen
 
     def clusters(self) -> list[Inventory]:
@@ -93,32 +116,45 @@ class EC2Provider(Provider):
         return [self.observe(name) for name in sorted(filter(None, names))]
 
     def leftovers(self, name: str) -> tuple[str, ...]:
-        instances = [each for each in self.api.instances(by_cluster(name)) if each["State"]["Name"] != "terminated"]
-        groups = self.api.groups(by_cluster(name))
-        return (
-            *(each["InstanceId"] for each in instances),
-            *self.api.volumes(name),
-            *self.api.interfaces(name),
-            *(each["GroupId"] for each in groups),
-        )
+        left: tuple[str, ...] = ()
+
+        def attempt() -> bool | None:
+            nonlocal left
+            instances = [each for each in self.api.instances(by_cluster(name)) if each["State"]["Name"] != "terminated"]
+            left = (
+                *(each["InstanceId"] for each in instances),
+                *self.api.volumes(name),
+                *self.api.interfaces(name),
+                *(each["GroupId"] for each in self.api.groups(by_cluster(name))),
+            )
+            return None if left else True
+
+        # A volume or an interface may be shown for a while after its end.
+        with contextlib.suppress(NotGone):
+            polled(attempt, VISIBLE_WITHIN_S, "something is left", NotGone)
+        return left
 
     # --- making -----------------------------------------------------------------------------------
 
     def ensure_group(self, spec: ClusterSpec, engine: Engine) -> None:
         group = self._groups.get(spec.name)
         if group is None:
-            vpc = self.api.vpc_of(spec.subnet) if spec.subnet is not None else None
-            named = tags.group_tags(spec.name, engine.name, self._username, spec.keyname or "")
+            vpc = self._subnet["VpcId"] if self._subnet is not None else None
+            options = spec.lasting_options()
+            named = tags.group_tags(spec.name, engine.name, self._username, spec.keyname or "", options)
             group = self.api.create_group(spec.name, vpc, named)
-            self._groups[spec.name] = group
+            self._groups[spec.name] = self._made_groups[spec.name] = group
+            if "GroupName" in group:
+                # Somebody made it since we looked, and maybe more.
+                self.observe(spec.name)
         self.api.open_group(group, caller_cidr())
         folder = self._folder(spec.name)
         if self._key_file is not None:
-            _write_private(folder / "keypair", os.path.abspath(self._key_file).encode())
+            write_private(folder / "keypair", os.path.abspath(self._key_file).encode())
         if not (folder / "host_key.json").exists():
-            _write_private(folder / "host_key.json", json.dumps(self._recovered_host_key(spec.name)).encode())
+            write_once(folder / "host_key.json", json.dumps(self._recovered_host_key(spec.name)).encode())
         if not (folder / "credential.pem").exists():
-            _write_private(folder / "credential.pem", self._recovered_credential(spec.name) or engine.new_credential())
+            write_once(folder / "credential.pem", self._recovered_credential(spec.name) or engine.new_credential())
 
     def _recovered_host_key(self, name: str) -> tuple[str, str]:
         """Return the single-use key of nodes that exist, or a new one."""
@@ -133,9 +169,10 @@ class EC2Provider(Provider):
         """Fetch the cluster's credential from its scheduler, where another machine brought it up."""
         inventory = self._seen[name]
         node = inventory.scheduler
-        if node is None or node.public_address is None:
+        # A node that has no key of its own yet has no credential either; whoever says so would bring us theirs.
+        if node is None or not self.address(node) or self._host_keys(inventory).recorded(node) is None:
             return None
-        return self._session(inventory, node).read(cloud_init.CREDENTIAL)
+        return self.session(inventory, node).read(cloud_init.CREDENTIAL)
 
     def launch_scheduler(self, spec: ClusterSpec, engine: Engine, action: LaunchScheduler, tell: Tell) -> None:
         place = _place(engine, None)
@@ -230,6 +267,7 @@ class EC2Provider(Provider):
                     continue
                 raise
             if all(each["State"]["Name"] not in ("shutting-down", "terminated") for each in made):
+                self._made_instances.setdefault(spec.name, {}).update((each["InstanceId"], each) for each in made)
                 return made
         raise LaunchFailed(f"no instance of {spec.name} stays alive; look at its console output, then dec2 destroy")
 
@@ -241,15 +279,15 @@ class EC2Provider(Provider):
         folder = self._folder(spec.name)
         credential = (folder / "credential.pem").read_bytes()
         tell(f"{spec.name}-0", "booting")
-        session = self._session(inventory, scheduler, spec.timeout_s)
+        keys = self._host_keys(inventory)
+        self._forget_session(spec.name)
+        login = self.login(inventory, scheduler, keys.accepted(scheduler, newborn=True))
+        session = ssh.connect(login, spec.timeout_s)
         tell(f"{spec.name}-0", "connected")
-        keys = ec2_nodes.HostKeys(self, session, spec.name)
+        session = self._sessions[spec.name] = ec2_nodes.rotate(session, scheduler, keys)
         ec2_nodes.push_bundle(session, self._bundle)
-        session = ec2_nodes.rotate(self, session, scheduler, keys, spec.name)
-        self._sessions[spec.name] = session
         ec2_nodes.bring_credential(session, credential)
         tell(f"{spec.name}-0", "installing")
-        keys.scheduler_session = session
         ec2_nodes.provision_workers(self, spec, inventory, keys, credential, tell)
 
     # --- asking -----------------------------------------------------------------------------------
@@ -260,7 +298,7 @@ class EC2Provider(Provider):
             return None
         place = _place(engine, f"127.0.0.1:{engine.port}")
         try:
-            session = self._session(inventory, node)
+            session = self.session(inventory, node)
             question = engine.question(place)
             output = session.run("sudo", "-u", "dec2", *question, timeout_s=40.0, check=False)
             return engine.registered(output)
@@ -275,7 +313,7 @@ class EC2Provider(Provider):
         )
         try:
             with ssh.connect(self.login(inventory, node), 5.0) as session:
-                text = session.run("sudo", "sh", "-c", script, check=False)
+                text = session.run_as_root("sh", "-c", script, check=False)
                 return "\n".join(text.splitlines()[-2 * lines :])
         except NodeUnreachable as error:
             return str(error)
@@ -284,18 +322,17 @@ class EC2Provider(Provider):
 
     def remove(self, inventory: Inventory, ids: tuple[str, ...]) -> None:
         self._forget_session(inventory.name)
-        self.api.terminate(list(ids))
+        self.api.terminate(list(ids), inventory.name)
+        for each in ids:
+            self._made_instances.get(inventory.name, {}).pop(each, None)
 
     def delete_group(self, inventory: Inventory) -> None:
         self._forget_session(inventory.name)
         if inventory.group is not None:
-            self.api.delete_group(inventory.group)
-            folder = _state_home() / f"{self.api.region}-{inventory.group}"
-            for each in folder.glob("*"):
-                each.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        self._groups.pop(inventory.name, None)
+            self.api.delete_group(inventory.group, inventory.name)
+            ec2_caller.forget(self.api.region, inventory.group)
+        for known in (self._groups, self._made_groups, self._made_instances):
+            known.pop(inventory.name, None)
 
     # --- reaching ---------------------------------------------------------------------------------
 
@@ -304,35 +341,48 @@ class EC2Provider(Provider):
         node = inventory.scheduler
         if node is None:
             raise NoSuchCluster(f"the cluster {inventory.name} has no running scheduler; run dec2 up again")
-        session = self._session(inventory, node)
+        if self._host_keys(inventory).recorded(node) is None:
+            raise NodeUnreachable(f"the scheduler of {inventory.name} is not set up yet; run dec2 up again")
+        session = self.session(inventory, node)
         file = self._folder(inventory.name) / "credential.pem"
         if not file.exists():
             content = session.read(cloud_init.CREDENTIAL)
             if content is None:
                 raise NodeUnreachable(f"the scheduler of {inventory.name} has no credential yet; run dec2 up again")
-            _write_private(file, content)
+            write_private(file, content)
         from dec2.engines import named
 
-        with session.forward("127.0.0.1", named(inventory.engine or "core").port) as address:
+        with ssh.tunnel(session, "127.0.0.1", named(inventory.engine or "core").port) as address:
             yield Connection(address, str(file), False)
 
     def shell(self, inventory: Inventory, node: Node) -> tuple[str, ...]:
         login = self.login(inventory, node)
         known = self._folder(inventory.name) / "known_hosts"
         known.write_text("".join(f"{login.host} {line}\n" for line in login.host_keys))
-        identity = ("-i", login.key_file) if login.key_file else ()
+        identity = ("-i", login.key_file, "-o", "IdentitiesOnly=yes") if login.key_file else ()
         options = ("-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes")
         return ("ssh", *identity, *options, f"{login.username}@{login.host}")
 
-    def login(self, inventory: Inventory, node: Node) -> ssh.Login:
-        """Return who logs in to a node and how, with the host keys that it may show."""
-        address = node.public_address or node.private_address
+    def login(self, inventory: Inventory, node: Node, accepted: tuple[str, ...] | None = None) -> ssh.Login:
+        """Return who logs in to a node and how, with the host keys that it may show: by default, its own."""
+        address = self.address(node)
         if address is None:
             raise NodeUnreachable(f"{node.id} has no address yet")
         group = tags.as_dict(self._groups.get(inventory.name, {}).get("Tags"))
         username = group.get(tags.USERNAME) or DEBIAN_USER
-        keys = ec2_nodes.known_keys(self, inventory, node, self._folder(inventory.name))
+        keys = accepted if accepted is not None else self._host_keys(inventory).accepted(node, newborn=False)
         return ssh.Login(address, username, self._private_key(inventory.name, group), keys)
+
+    def address(self, node: Node) -> str | None:
+        """Return where to reach a node from here; in a subnet without public addresses, its private one."""
+        if node.public_address is not None:
+            return node.public_address
+        if self._subnet is not None:
+            return None if self._subnet.get("MapPublicIpOnLaunch") else node.private_address
+        return node.private_address if self._spec is None else None
+
+    def _host_keys(self, inventory: Inventory) -> ec2_nodes.HostKeys:
+        return ec2_nodes.HostKeys(self, inventory, self._folder(inventory.name))
 
     def _private_key(self, name: str, group: dict[str, str]) -> str | None:
         if self._key_file is not None or self._spec is not None:
@@ -344,11 +394,11 @@ class EC2Provider(Provider):
         keyname = group.get(tags.KEYNAME, "")
         return ssh.find_private_key(keyname, self.api.key_pair(keyname), None)
 
-    def _session(self, inventory: Inventory, node: Node, timeout_s: float = 20.0) -> ssh.NodeShell:
+    def session(self, inventory: Inventory, node: Node) -> ssh.NodeShell:
         """Return the kept connection to the scheduler's node, or a new one."""
         kept = self._sessions.get(inventory.name)
-        if kept is None or kept.login.host != node.public_address:
-            kept = self._sessions[inventory.name] = ssh.connect(self.login(inventory, node), timeout_s)
+        if kept is None or not kept.alive or kept.login.host != self.address(node):
+            kept = self._sessions[inventory.name] = ssh.connect(self.login(inventory, node), 20.0)
         return kept
 
     def _forget_session(self, name: str) -> None:
@@ -380,36 +430,7 @@ class EC2Provider(Provider):
         group = self._groups.get(name)
         if group is None:
             raise ProviderError(f"the cluster {name} has no security group; run dec2 destroy {name}")
-        folder = _state_home() / f"{self.api.region}-{group['GroupId']}"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return folder
-
-
-def caller_cidr() -> str:
-    """Return the only address that may reach port 22: the environment's word, or what an AWS service sees of us."""
-    named = os.environ.get(CALLER_ENVIRONMENT)
-    if named:
-        return named if "/" in named else f"{named}/32"
-    try:
-        with urllib.request.urlopen(CALLER_SERVICE, timeout=10) as answer:
-            return f"{answer.read().decode().strip()}/32"
-    except OSError as error:
-        raise ProviderError(
-            f"your public address cannot be found ({error}); set {CALLER_ENVIRONMENT}=ADDRESS/32"
-        ) from None
-
-
-def _state_home() -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(state).expanduser() / "dec2" / "ec2"
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-    os.replace(temporary, path)
+        return ec2_caller.folder(self.api.region, group["GroupId"])
 
 
 def _node(instance: dict[str, Any]) -> Node | None:

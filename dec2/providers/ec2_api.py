@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ DEBIAN_OWNER = "136693071363"
 DEBIAN_USER = "admin"
 _FIRST_POLL_S = 0.2
 _POLL_MAX_S = 5.0
+#: EC2 shows what was made only after a while; longer than this is no delay but absence.
+VISIBLE_WITHIN_S = 60.0
 _SENTENCES = {
     "AuthFailure": "AWS does not accept your credentials; run: aws configure",
     "UnauthorizedOperation": "your AWS user may not do this; ask for the permission that is named",
@@ -146,14 +149,12 @@ class EC2Api:
         names = found[0]["ProcessorInfo"]["SupportedArchitectures"]
         return "arm64" if "arm64" in names else "x86_64"
 
-    def vpc_of(self, subnet: str) -> str:
+    def subnet(self, subnet: str) -> dict[str, Any]:
         with mapped(f"looking for the subnet {subnet}"):
-            return str(self.client.describe_subnets(SubnetIds=[subnet])["Subnets"][0]["VpcId"])
+            return dict(self.client.describe_subnets(SubnetIds=[subnet])["Subnets"][0])
 
     def user_data(self, instance: str) -> str | None:
         """Return the user-data that an instance was started with."""
-        import base64
-
         with mapped("reading the user-data"):
             answer = self.client.describe_instance_attribute(InstanceId=instance, Attribute="userData")
         value = answer.get("UserData", {}).get("Value")
@@ -177,10 +178,12 @@ class EC2Api:
             if code_of(error) != "InvalidGroup.Duplicate":
                 with mapped("making the security group"):
                     raise
-        found = self.groups({"Name": "group-name", "Values": [f"dec2-{name}"]})
-        if not found or tags.as_dict(found[0].get("Tags")).get(tags.CLUSTER) != name:
+        named = {"Name": "group-name", "Values": [f"dec2-{name}"]}
+        text = f"the security group dec2-{name} exists and is not shown; run dec2 up again in a minute"
+        found = polled(lambda: self.groups(named) or None, VISIBLE_WITHIN_S, text, ProviderError)
+        if tags.as_dict(found[0].get("Tags")).get(tags.CLUSTER) != name:
             raise ProviderError(f"a security group dec2-{name} exists and is not dec2's; choose another --name")
-        return found[0]
+        return dict(found[0])
 
     def open_group(self, group: dict[str, Any], cidr: str) -> None:
         """Let `cidr` in on port 22, and the members of the group to each other; what is there already stays."""
@@ -194,59 +197,88 @@ class EC2Api:
             wanted.append({"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": ranges})
         if not wanted:
             return
-        try:
-            self.client.authorize_security_group_ingress(GroupId=group["GroupId"], IpPermissions=wanted)
-        except ClientError as error:
-            if code_of(error) != "InvalidPermission.Duplicate":
-                with mapped("opening the security group"):
+        with mapped("opening the security group"):
+            try:
+                request = {"GroupId": group["GroupId"], "IpPermissions": wanted}
+                _once_visible(self.client.authorize_security_group_ingress, "InvalidGroup.NotFound", request)
+            except ClientError as error:
+                if code_of(error) != "InvalidPermission.Duplicate":
                     raise
 
     def run(self, request: dict[str, Any]) -> list[dict[str, Any]]:
+        """Launch; the request brings a client token, so that it can be repeated."""
         with mapped("launching instances", LaunchFailed):
-            return list(self.client.run_instances(**request)["Instances"])
+            return list(_once_visible(self.client.run_instances, "InvalidGroup.NotFound", request)["Instances"])
 
     def tag(self, resource: str, named: dict[str, str]) -> None:
         with mapped(f"tagging {resource}"):
-            self.client.create_tags(Resources=[resource], Tags=tags.as_list(named))
+            request = {"Resources": [resource], "Tags": tags.as_list(named)}
+            _once_visible(self.client.create_tags, "InvalidInstanceID.NotFound", request)
 
     # --- ending -------------------------------------------------------------------------------
 
-    def terminate(self, ids: list[str]) -> None:
-        """End instances, and return when they have ended."""
+    def terminate(self, ids: list[str], cluster: str) -> None:
+        """End instances of a cluster, and return when they have ended."""
         with mapped("ending instances"):
-            self.client.terminate_instances(InstanceIds=ids)
-        polled(lambda: self._all_terminated(ids), 600, "instances do not end; look at them in the console")
+            _once_visible(self.client.terminate_instances, "InvalidInstanceID.NotFound", {"InstanceIds": ids})
+        text = "instances do not end; look at them in the console"
+        polled(lambda: self._all_terminated(ids, cluster), 600, text, NotGone)
 
-    def _all_terminated(self, ids: list[str]) -> bool | None:
-        found = self.instances({"Name": "instance-id", "Values": ids})
-        return True if all(each["State"]["Name"] == "terminated" for each in found) else None
+    def _all_terminated(self, ids: list[str], cluster: str) -> bool | None:
+        # By the tag and not by the ids: EC2 takes 200 values in a filter.
+        states = {each["InstanceId"]: each["State"]["Name"] for each in self.instances(by_cluster(cluster))}
+        return True if all(states.get(each) == "terminated" for each in ids) else None
 
-    def delete_group(self, group: str) -> None:
-        """Delete the security group. That AWS does it proves that no interface, hence no instance, is in it."""
+    def delete_group(self, group: str, cluster: str) -> None:
+        """Delete the security group. That AWS does it proves that no interface, hence no instance, is in it.
+
+        What is still in use has an instance that was not shown before: it is ended now.
+        """
 
         def attempt() -> bool | None:
-            try:
-                self.client.delete_security_group(GroupId=group)
-            except ClientError as error:
-                code = code_of(error)
-                if code == "InvalidGroup.NotFound":
-                    return True
-                if code == "DependencyViolation":
+            with mapped("deleting the security group"):
+                try:
+                    self.client.delete_security_group(GroupId=group)
+                except ClientError as error:
+                    if code_of(error) == "InvalidGroup.NotFound":
+                        return True
+                    if code_of(error) != "DependencyViolation":
+                        raise
+                    self._end_late_ones(cluster)
                     return None
-                with mapped("deleting the security group"):
-                    raise
             return True
 
-        polled(attempt, 300, f"the security group {group} is still in use; run dec2 destroy again")
+        polled(attempt, 300, f"the security group {group} is still in use; run dec2 destroy again", NotGone)
+
+    def _end_late_ones(self, cluster: str) -> None:
+        found = self.instances(by_cluster(cluster))
+        late = [each["InstanceId"] for each in found if each["State"]["Name"] not in ("shutting-down", "terminated")]
+        if late:
+            self.client.terminate_instances(InstanceIds=late)
 
 
-def polled(attempt: Callable[[], Any], timeout_s: float, late: str) -> Any:
+def _once_visible(call: Callable[..., Any], code: str, request: dict[str, Any]) -> Any:
+    """Make a call about something that EC2 may not know of yet: try again while it says `code`."""
+
+    def attempt() -> Any:
+        try:
+            return call(**request)
+        except ClientError as error:
+            if code_of(error) != code or time.monotonic() >= deadline:
+                raise
+            return None
+
+    deadline = time.monotonic() + VISIBLE_WITHIN_S
+    return polled(attempt, 2 * VISIBLE_WITHIN_S, code, ProviderError)
+
+
+def polled(attempt: Callable[[], Any], timeout_s: float, late: str, error_type: type[ProviderError]) -> Any:
     """Call `attempt` until it gives something, ever more slowly.
 
     Raises
     ------
-    NotGone
-        It did not within `timeout_s`.
+    ProviderError
+        The one of `error_type`, with the text `late`: it did not within `timeout_s`.
     """
     deadline = time.monotonic() + timeout_s
     pause_s = _FIRST_POLL_S
@@ -255,7 +287,7 @@ def polled(attempt: Callable[[], Any], timeout_s: float, late: str) -> Any:
         if value is not None:
             return value
         if time.monotonic() >= deadline:
-            raise NotGone(late)
+            raise error_type(late)
         time.sleep(pause_s)
         pause_s = min(_POLL_MAX_S, pause_s * 1.4)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dec2 import cloud_init, ssh, tags
-from dec2.errors import NodeUnreachable
+from dec2.errors import LaunchFailed, NodeUnreachable
 from dec2.inventory import SCHEDULER, Inventory, Node, node_name
 from dec2.package import MANIFEST, Bundle
 from dec2.providers.base import Tell
@@ -21,7 +24,19 @@ if TYPE_CHECKING:
 
 PARALLEL_SESSIONS = 32
 _KNOWN_HOSTS = "/etc/dec2/known_hosts"
-_KEY = "/etc/ssh/ssh_host_ed25519_key"
+#: Kept apart from where sshd reads it, so that the node has one and the same new key, however often it is asked.
+_MAKE_KEY = """set -e
+umask 077
+mkdir -p -m 755 /etc/dec2
+key=/etc/dec2/host_key
+test -s $key.pub || { rm -f $key; ssh-keygen -q -t ed25519 -N '' -C '' -f $key; }
+cat $key.pub
+"""
+_SHOW_KEY = """set -e
+install -m 600 /etc/dec2/host_key /etc/ssh/ssh_host_ed25519_key
+install -m 644 /etc/dec2/host_key.pub /etc/ssh/ssh_host_ed25519_key.pub
+systemctl restart ssh || systemctl restart sshd
+"""
 
 
 def await_addresses(provider: EC2Provider, spec: ClusterSpec) -> Inventory:
@@ -30,62 +45,90 @@ def await_addresses(provider: EC2Provider, spec: ClusterSpec) -> Inventory:
     def attempt() -> Inventory | None:
         inventory = provider.observe(spec.name)
         alive = [node for node in inventory.nodes if node.alive]
-        return inventory if all(node.state == "running" and node.public_address for node in alive) else None
+        return inventory if all(node.state == "running" and provider.address(node) for node in alive) else None
 
-    found: Inventory = polled(attempt, spec.timeout_s, "the instances do not come up; look at them in the console")
+    text = "the instances do not come up; look at them in the console, or run dec2 destroy"
+    found: Inventory = polled(attempt, spec.timeout_s, text, LaunchFailed)
     return found
 
 
 class HostKeys:
-    """The rotated host keys of the workers: held by the scheduler's node, and cached here."""
+    """Which host keys the nodes of a cluster may show.
 
-    def __init__(self, provider: EC2Provider, scheduler_session: ssh.NodeShell, name: str) -> None:
-        self.provider = provider
-        self.scheduler_session = scheduler_session
-        self.name = name
+    A node is born with a single-use key out of its user-data, which more people can read than should enter. So at the
+    first connection it makes one of its own, which is written down before the node shows it: the scheduler's in a tag
+    of its instance, the workers' on the scheduler's node, all of them in the cache of this machine. From then on no
+    other key is accepted.
+    """
+
+    def __init__(self, provider: EC2Provider, inventory: Inventory, folder: Path) -> None:
+        self._provider = provider
+        self._inventory = inventory
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._held: dict[str, str] | None = None
+
+    def accepted(self, node: Node, *, newborn: bool) -> tuple[str, ...]:
+        """Return the keys that a node may show.
+
+        With `newborn`, which is for `rotate` alone, also the one of its birth: between writing the new key down and
+        showing it, a killed `dec2 up` may have left it with that.
+        """
+        recorded = self.recorded(node)
+        if recorded is None:
+            return self.birth(node)
+        return (recorded, *self.birth(node)) if newborn else (recorded,)
+
+    def recorded(self, node: Node) -> str | None:
+        """Return the key that was written down for a node, or None while it has only that of its birth."""
+        with contextlib.suppress(OSError):
+            known = _by_id((self._folder / "rotated").read_text())
+            if node.id in known:
+                return known[node.id]
+        if node.role == SCHEDULER:
+            wanted = {"Name": "instance-id", "Values": [node.id]}
+            for instance in self._provider.api.instances(by_cluster(self._inventory.name), wanted):
+                named = tags.read_node(instance.get("Tags"))
+                return named.host_key if named is not None else None
+            return None
+        return self._held_by_the_scheduler().get(node.id)
+
+    def birth(self, node: Node) -> tuple[str, ...]:
+        """Return the single-use key of a node."""
+        with contextlib.suppress(OSError, ValueError):
+            return (str(json.loads((self._folder / "host_key.json").read_text())[1]),)
+        found = cloud_init.host_key_in(self._provider.api.user_data(node.id) or "")
+        return (found[1],) if found else ()
 
     def record(self, node: Node, public: str) -> None:
-        """Write a node's new key down, before the node uses it: whoever comes later must know it."""
+        """Write a node's new key down, before the node shows it: whoever comes later must know it."""
         if node.role == SCHEDULER:
-            self.provider.api.tag(node.id, {tags.HOST_KEY: public})
-            _remember(self.provider._folder(self.name), node.id, public)
-            return
-        line = f"{node.id} {public}"
-        script = f"mkdir -p /etc/dec2 && printf '%s\\n' \"$1\" >> {_KNOWN_HOSTS}"
-        self.scheduler_session.run("sudo", "sh", "-c", script, "sh", line)
-        _remember(self.provider._folder(self.name), node.id, public)
+            self._provider.api.tag(node.id, {tags.HOST_KEY: public})
+        else:
+            script = f"mkdir -p /etc/dec2 && printf '%s\\n' \"$1\" >> {_KNOWN_HOSTS}"
+            self._scheduler_session().run_as_root("sh", "-c", script, "sh", f"{node.id} {public}")
+        with self._lock, open(self._folder / "rotated", "a", encoding="utf-8") as file:
+            file.write(f"{node.id} {public}\n")
+
+    def _held_by_the_scheduler(self) -> dict[str, str]:
+        with self._lock:
+            if self._held is None:
+                self._held = {}
+                with contextlib.suppress(NodeUnreachable):
+                    self._held = _by_id((self._scheduler_session().read(_KNOWN_HOSTS) or b"").decode())
+            return self._held
+
+    def _scheduler_session(self) -> ssh.NodeShell:
+        scheduler = self._inventory.scheduler
+        if scheduler is None:
+            raise NodeUnreachable(f"the scheduler of {self._inventory.name} is gone; run dec2 up again")
+        return self._provider.session(self._inventory, scheduler)
 
 
-def known_keys(provider: EC2Provider, inventory: Inventory, node: Node, folder: Path) -> tuple[str, ...]:
-    """Return the host keys that a node may show: its rotated one, or, before that, the single-use one of its birth."""
-    with contextlib.suppress(OSError):
-        for line in reversed((folder / "rotated").read_text().splitlines()):
-            if line.startswith(f"{node.id} "):
-                # Between writing the new key down and using it, the node shows the old one.
-                return (line.partition(" ")[2], *_single_use(provider, node, folder))
-    if node.role == SCHEDULER:
-        for instance in provider.api.instances(
-            by_cluster(inventory.name), {"Name": "instance-id", "Values": [node.id]}
-        ):
-            named = tags.read_node(instance.get("Tags"))
-            if named is not None and named.host_key:
-                return (named.host_key, *_single_use(provider, node, folder))
-    elif inventory.scheduler is not None and inventory.scheduler.id != node.id:
-        with contextlib.suppress(NodeUnreachable):
-            held = provider._session(inventory, inventory.scheduler).read(_KNOWN_HOSTS) or b""
-            for line in reversed(held.decode().splitlines()):
-                if line.startswith(f"{node.id} "):
-                    return (line.partition(" ")[2], *_single_use(provider, node, folder))
-    return _single_use(provider, node, folder)
-
-
-def _single_use(provider: EC2Provider, node: Node, folder: Path) -> tuple[str, ...]:
-    import json
-
-    with contextlib.suppress(OSError, ValueError):
-        return (str(json.loads((folder / "host_key.json").read_text())[1]),)
-    found = cloud_init.host_key_in(provider.api.user_data(node.id) or "")
-    return (found[1],) if found else ()
+def _by_id(text: str) -> dict[str, str]:
+    """Return the keys of `ID KEY` lines; the last one of an id counts."""
+    pairs = (line.partition(" ") for line in text.splitlines())
+    return {node: key for node, _, key in pairs if key}
 
 
 def push_bundle(session: ssh.NodeShell, bundle: Bundle) -> None:
@@ -99,28 +142,36 @@ def push_bundle(session: ssh.NodeShell, bundle: Bundle) -> None:
     session.put(f"{bundle.sha256}\n".encode(), ready, 0o644)
 
 
-def rotate(provider: EC2Provider, session: ssh.NodeShell, node: Node, keys: HostKeys, name: str) -> ssh.NodeShell:
-    """Replace the single-use host key, which user-data shows to whoever may read it; return a new connection.
+def rotate(session: ssh.NodeShell, node: Node, keys: HostKeys) -> ssh.NodeShell:
+    """Replace the single-use host key of a node that still shows it; return a connection under its own one.
 
     The credential travels only over a connection that the new key, made on the node, vouches for.
+
+    Raises
+    ------
+    NodeUnreachable
+        Who shows the single-use key does not have the key that was written down for the node.
     """
-    done = f"{cloud_init.HOME}/rotated"
-    if not session.run("sh", "-c", f"cat {done} 2>/dev/null || true").strip():
-        fresh = f"{_KEY}.dec2"
-        make = f"test -s {fresh} || ssh-keygen -q -t ed25519 -N '' -C '' -f {fresh}; cat {fresh}.pub"
-        public = " ".join(session.run("sudo", "sh", "-c", make).split()[:2])
+    if session.host_key not in keys.birth(node):
+        return session
+    public = " ".join(session.run_as_root("sh", "-c", _MAKE_KEY).split()[:2])
+    recorded = keys.recorded(node)
+    if recorded is None:
         keys.record(node, public)
-        install = f"mv {fresh} {_KEY} && mv {fresh}.pub {_KEY}.pub && systemctl restart ssh && touch {done}"
-        session.run("sudo", "sh", "-c", f"{install} && echo yes > {done}")
-        session.close()
-        login = ssh.Login(session.login.host, session.login.username, session.login.key_file, (public,))
-        return ssh.connect(login, 30.0)
-    return session
+    elif recorded != public:
+        raise NodeUnreachable(
+            f"{session.login.host} shows the host key of its birth and does not have the one that it made since; "
+            "somebody may be in between: end the node in the console, and run dec2 up again"
+        )
+    session.run_as_root("sh", "-c", _SHOW_KEY)
+    session.close()
+    return ssh.connect(dataclasses.replace(session.login, host_keys=(public,)), 30.0)
 
 
 def bring_credential(session: ssh.NodeShell, credential: bytes) -> None:
     """Write the credential, once: the unit then gives it to the engine's user, and it must stay that user's."""
-    if session.run("sudo", "sh", "-c", f"test -s {cloud_init.CREDENTIAL} && echo there || true").strip() != "there":
+    script = f"test -s {cloud_init.CREDENTIAL} && echo there || true"
+    if session.run_as_root("sh", "-c", script).strip() != "there":
         session.put(credential, cloud_init.CREDENTIAL, 0o600)
 
 
@@ -135,10 +186,11 @@ def provision_workers(
         tell(name, "booting")
         try:
             left_s = max(5.0, deadline - time.monotonic())
-            session = ssh.connect(provider.login(inventory, node), left_s)
+            accepted = keys.accepted(node, newborn=True)
+            session = ssh.connect(provider.login(inventory, node, accepted), left_s)
             try:
                 tell(name, "connected")
-                session = rotate(provider, session, node, keys, spec.name)
+                session = rotate(session, node, keys)
                 bring_credential(session, credential)
                 tell(name, "installing")
             finally:
@@ -150,8 +202,3 @@ def provision_workers(
     if workers:
         with ThreadPoolExecutor(min(PARALLEL_SESSIONS, len(workers))) as pool:
             list(pool.map(bring, workers))
-
-
-def _remember(folder: Path, node: str, public: str) -> None:
-    with open(folder / "rotated", "a", encoding="utf-8") as file:
-        file.write(f"{node} {public}\n")

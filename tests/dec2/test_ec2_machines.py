@@ -134,6 +134,47 @@ def test_cloud_init_finds_nothing_wrong_with_the_user_data(cluster: dict[str, ob
         assert "Valid" in said
 
 
+SHOW_THE_KEY_OF_BIRTH = """
+import subprocess, yaml
+born = yaml.safe_load(open("/var/lib/cloud/instance/user-data.txt"))["ssh_keys"]["ed25519_private"]
+open("/etc/ssh/ssh_host_ed25519_key", "w").write(born)
+subprocess.run(["systemctl", "restart", "ssh"], check=True)
+"""
+
+
+def test_who_shows_the_single_use_key_later_is_refused(
+    cluster: dict[str, object], cloud: TestCloud, wheels: str, tmp_path: Path
+) -> None:
+    """Whoever may read user-data has that key: it must open nothing any more."""
+    scheduler = cloud.machine(node(cluster, "scheduler")["id"])
+    job = tmp_path / "job.py"
+    job.write_text(JOB)
+    scheduler.run("python3", "-c", SHOW_THE_KEY_OF_BIRTH)
+    assert "not this cluster's" in run("run", "--name", "pair", "--provider", "ec2", str(job), code=1).stderr
+    # `up` mends a node that a killed `up` left with that key, but only one that has its own key too.
+    scheduler.run("mv", "/etc/dec2/host_key", "/etc/dec2/host_key.pub", "/root")
+    assert "does not have the one that it made since" in str(up(cloud, wheels, "pair", 2, code=1)["stderr"])
+    scheduler.run("mv", "/root/host_key", "/root/host_key.pub", "/etc/dec2")
+    up(cloud, wheels, "pair", 2)
+    assert run("run", "--name", "pair", "--provider", "ec2", str(job)).stdout.startswith("ip-")
+
+
+def test_a_node_that_reboots_comes_back(
+    cluster: dict[str, object], cloud: TestCloud, wheels: str, tmp_path: Path
+) -> None:
+    job = tmp_path / "job.py"
+    job.write_text(JOB)
+    for role in ("worker", "scheduler"):
+        machine = cloud.machine(node(cluster, role)["id"])
+        boots = machine.boots
+        machine.run("systemctl", "reboot", "--no-block")
+        machine.wait_boots(boots + 1)
+        assert up(cloud, wheels, "pair", 2)["registered"] == [node(cluster, "worker")["id"]]
+        assert run("run", "--name", "pair", "--provider", "ec2", str(job)).stdout.startswith("ip-")
+        timers = ("dec2-lifetime.timer", "dec2-bootstrap-deadline.timer")
+        assert machine.run("systemctl", "is-active", *timers).split() == ["active", "active"]
+
+
 def test_a_worker_that_is_killed_comes_back(cluster: dict[str, object], cloud: TestCloud, tmp_path: Path) -> None:
     machine = cloud.machine(node(cluster, "worker")["id"])
     machine.run("systemctl", "kill", "--signal", "KILL", "dworker")
@@ -164,6 +205,14 @@ def test_a_bootstrap_that_fails_is_named_with_its_log(
     assert "0 of 1 workers registered" in str(failed["stderr"])
     assert "No matching distribution found for tornado" in str(failed["stderr"])
     assert "dec2 destroy poor" in str(failed["stderr"])
+    # What never came up ends by itself; here the clock is not waited for.
+    (lost,) = json.loads(run("status", "poor", "--json", "--provider", "ec2").stdout)["nodes"]
+    machine = cloud.machine(lost["id"])
+    assert "OnBootUSec=30min" in machine.run(
+        "systemctl", "show", "dec2-bootstrap-deadline.timer", "-p", "TimersMonotonic"
+    )
+    machine.run("systemctl", "start", "--no-block", "dec2-bootstrap-deadline.service")
+    cloud.wait_state(lost["id"], "terminated")
     run("destroy", "poor", "-y", "--provider", "ec2")
 
 
