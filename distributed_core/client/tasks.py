@@ -1,0 +1,247 @@
+"""Tasks of a client: submitted, gathered, taken back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from hashlib import blake2b
+from typing import Any
+
+from distributed_core.client import cells as states
+from distributed_core.client import waiting
+from distributed_core.client.cells import Cell
+from distributed_core.client.connected import Connected
+from distributed_core.client.future import Future
+from distributed_core.client.session import CHUNK_TASKS
+from distributed_core.errors import UsageError
+from distributed_core.messages import Cancellation
+from distributed_core.protocol import payload as payloads
+
+
+class TaskCalls(Connected):
+    """What a client does with tasks and their results."""
+
+    def submit(
+        self,
+        function: Callable[..., Any],
+        /,
+        *args: Any,
+        key: str | None = None,
+        pure: bool = False,
+        priority: int = 0,
+        **kwargs: Any,
+    ) -> Future:
+        """Run `function(*args, **kwargs)` on a worker; return its future at once.
+
+        Parameters
+        ----------
+        key
+            A name for the task. A task of that name that exists, of whatever client, is shared and not run again.
+        pure
+            Name the task after its function and arguments, so that the same call is run once.
+        priority
+            Larger runs earlier.
+
+        Raises
+        ------
+        NotSerializable
+            The function or an argument cannot be sent.
+        ClientClosed
+            The client was closed.
+        """
+        self._check_open()
+        digest, name, functions = self._function(function)
+        frames, references = payloads.dumps_call(args, kwargs)
+        if pure and key is None:
+            key = _content_key(name, digest, frames, references)
+        return self._post([(key, name, digest, frames, references, priority)], functions)[0]
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        *iterables: Iterable[Any],
+        key: str | None = None,
+        pure: bool = False,
+        priority: int = 0,
+        **kwargs: Any,
+    ) -> list[Future]:
+        """Run `function` on each element of the iterables, as `map` does; return the futures in order.
+
+        Parameters
+        ----------
+        key
+            A prefix for the names of the tasks; each gets its position after it.
+        pure, priority, kwargs
+            As for `submit`; the keyword arguments go to every call.
+        """
+        self._check_open()
+        if not iterables:
+            raise UsageError("map needs at least one iterable")
+        digest, name, functions = self._function(function)
+        futures: list[Future] = []
+        chunk: list[Any] = []
+        dumps = payloads.dumps_call
+        for position, args in enumerate(zip(*iterables, strict=False)):
+            frames, references = dumps(args, kwargs)
+            own_key = f"{key}-{position}" if key is not None else None
+            if pure and key is None:
+                own_key = _content_key(name, digest, frames, references)
+            chunk.append((own_key, name, digest, frames, references, priority))
+            if len(chunk) == CHUNK_TASKS:
+                futures += self._post(chunk, functions)
+                chunk, functions = [], []
+        futures += self._post(chunk, functions)
+        return futures
+
+    def _function(self, function: Callable[..., Any]) -> tuple[bytes, str, list[Any]]:
+        """Return the digest and name of a function, and it itself where the scheduler does not have it yet."""
+        try:
+            known = self._digests.get(function)
+        except TypeError:
+            known = None
+        if known is not None:
+            return (*known, [])
+        if not callable(function):
+            raise UsageError(f"submit needs something to call, not {type(function).__name__}")
+        body = payloads.dumps_function(function)
+        digest = payloads.function_digest(body)
+        name = getattr(function, "__name__", None) or type(function).__name__
+        try:
+            self._digests[function] = (digest, name)
+        except TypeError:
+            pass
+        return digest, name, [[digest, name, body]]
+
+    def _post(self, chunk: list[Any], functions: list[Any]) -> list[Future]:
+        session = self._session
+        cells = session.cells
+        tasks = []
+        futures = []
+        with cells.lock:
+            functions = [each for each in functions if session.needs_function(each[0])]
+            for key, name, digest, frames, references, priority in chunk:
+                known = cells.by_key.get(key) if key is not None else None
+                if known is not None and known.status in (states.PENDING, states.FINISHED, states.ERROR):
+                    known.refs += 1
+                    futures.append(Future(self, known))
+                    continue
+                cell = cells.new(name, key)
+                cell.refs = 1
+                futures.append(Future(self, cell))
+                inputs = self._numbers(references) if references else []
+                tasks.append([cell.number, key, digest, frames, inputs, priority])
+            if tasks or functions:
+                session.post_tasks(functions, tasks)
+        return futures
+
+    def _numbers(self, references: list[Any]) -> list[int]:
+        numbers = []
+        for future in references:
+            if future.client is not self:
+                raise UsageError("a future of another client cannot be an argument; gather it first")
+            numbers.append(future._cell.number)
+        return numbers
+
+    # --- results ----------------------------------------------------------------------------------
+
+    def gather(self, futures: Any, errors: str = "raise") -> Any:
+        """Wait for futures and return their results, in the same nesting of lists, tuples, sets and dicts.
+
+        Parameters
+        ----------
+        errors
+            `raise` the first exception, or `skip` failed futures in lists.
+        """
+        if errors not in ("raise", "skip"):
+            raise ValueError(f"errors is 'raise' or 'skip', not {errors!r}")
+        return self._answer(self._gather(futures, errors))
+
+    async def _gather(self, futures: Any, errors: str) -> Any:
+        flat: list[Future] = []
+        _collect(futures, flat)
+        distinct = list({id(future._cell): future._cell for future in flat}.values())
+        await self._session.settled(distinct)
+        failed = {cell.number: cell for cell in distinct if cell.status != states.FINISHED}
+        if failed and errors == "raise":
+            raise next(iter(failed.values())).exception()
+        payload_of = await self._session.fetch([cell for cell in distinct if cell.number not in failed])
+        values: dict[int, Any] = {}
+        for cell in distinct:
+            if cell.number in payload_of:
+                found = payload_of[cell.number]
+                if isinstance(found, BaseException):
+                    raise found
+                values[cell.number] = found
+            elif errors == "raise":
+                raise cell.exception()
+        return _rebuild(futures, values)
+
+    async def _result(self, cell: Cell, timeout: float | None) -> Any:
+        await asyncio.wait_for(self._session.settled([cell]), timeout)
+        while cell.status == states.FINISHED:
+            found = (await self._session.fetch([cell])).get(cell.number)
+            if isinstance(found, BaseException):
+                raise found
+            if found is not None:
+                return payloads.loads(found)
+            await self._session.settled([cell])
+        raise cell.exception()
+
+    def cancel(self, futures: Future | Iterable[Future]) -> Any:
+        """Take tasks back, and what this client built on them; other clients' futures of the same keys go on."""
+        self._check_open()
+        chosen = [futures] if isinstance(futures, Future) else list(futures)
+        self._session.post(Cancellation([future._cell.number for future in chosen]))
+        for future in chosen:
+            cell = future._cell
+            if cell.status in (states.PENDING, states.FINISHED):
+                self._session.cells.finish(cell, states.CANCELLED)
+        return self._answer(_nothing())
+
+    def wait(self, futures: Iterable[Future], timeout: float | None = None, return_when: str = "ALL_COMPLETED") -> Any:
+        """Wait for futures; see `distributed_core.wait`."""
+        return waiting.wait(futures, timeout, return_when)
+
+    def as_completed(self, futures: Iterable[Future], **options: Any) -> waiting.as_completed:
+        """Iterate over futures as they are done; see `distributed_core.as_completed`."""
+        return waiting.as_completed(futures, **options)
+
+
+async def _nothing() -> None:
+    return None
+
+
+def _content_key(name: str, digest: bytes, frames: list[Any], references: list[Any]) -> str:
+    content = blake2b(digest, digest_size=16)
+    for frame in frames:
+        content.update(frame if isinstance(frame, bytes) else frame.view)
+    for future in references:
+        content.update(future.key.encode())
+    return f"{name}-{content.hexdigest()}"
+
+
+def _collect(data: Any, found: list[Future]) -> None:
+    if isinstance(data, Future):
+        found.append(data)
+    elif isinstance(data, (list, tuple, set, frozenset)):
+        for each in data:
+            _collect(each, found)
+    elif isinstance(data, dict):
+        for each in data.values():
+            _collect(each, found)
+
+
+_SKIP = object()
+
+
+def _rebuild(data: Any, values: dict[int, Any]) -> Any:
+    if isinstance(data, Future):
+        frames = values.get(data._cell.number)
+        return _SKIP if frames is None else payloads.loads(frames)
+    if isinstance(data, dict):
+        made = {key: _rebuild(each, values) for key, each in data.items()}
+        return {key: value for key, value in made.items() if value is not _SKIP}
+    if isinstance(data, (list, tuple, set, frozenset)):
+        rebuilt = [_rebuild(each, values) for each in data]
+        return type(data)([each for each in rebuilt if each is not _SKIP])
+    return data
