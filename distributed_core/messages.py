@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from distributed_core.errors import ProtocolError
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 Payload = list[Any]
 """Opaque frames: bytes, or out-of-band buffers of the codec."""
@@ -66,7 +66,9 @@ class Reply(NamedTuple):
 class Submission(NamedTuple):
     """New functions `[digest, name, body]`, each sent once per connection, and tasks that use them.
 
-    A task is `[number, key or None, function digest, payload, numbers of its inputs, priority]`.
+    A task is `[number, key or None, function digest, payload, numbers of its inputs, priority, options or None]`.
+    `options` may have `retries` (int), `resources` ({name: amount}), `workers` (names, addresses or hosts), `loose`
+    (other workers will do where none of these is there), `timeout_s` and `actor` (true).
     """
 
     functions: list[Any]
@@ -89,6 +91,12 @@ class Cancellation(NamedTuple):
     """These futures, and whatever this client built on them, are not wanted any more."""
 
     numbers: list[int]
+
+
+class Wish(NamedTuple):
+    """The client wants futures of tasks that others made: `[number, key]` each."""
+
+    items: list[Any]
 
 
 class Complaint(NamedTuple):
@@ -128,6 +136,14 @@ class Cancelled(NamedTuple):
 
     number: int
     reason: str
+
+
+class Notice(NamedTuple):
+    """Something that the user should see: `kind` is a topic, the payload a value of it, or None beside a `text`."""
+
+    topic: str
+    text: str
+    payload: Payload | None
 
 
 class Placement(NamedTuple):
@@ -251,6 +267,8 @@ WORDS: tuple[type[Any], ...] = (
     Rejection,
     Possession,
     Heartbeat,
+    Wish,
+    Notice,
 )
 
 _NUMBER_OF = {word: number for number, word in enumerate(WORDS)}

@@ -88,6 +88,13 @@ class Cells:
             self.by_key[key] = cell
         return cell
 
+    def of_own_name(self, key: str, client_id: str) -> Cell | None:
+        """Return the cell whose name was made from its number, if `key` is such a name; the caller holds the lock."""
+        head, _, number = key.rpartition("-")
+        if not head.endswith("-" + client_id) or not number.isdecimal():
+            return None
+        return self.by_number.get(int(number))
+
     def finish(self, cell: Cell, status: str) -> None:
         """Give the cell its status and wake who waits for it."""
         with self.lock:

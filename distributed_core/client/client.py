@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+
 from distributed_core.client.data import DataCalls
 from distributed_core.client.operations import ClusterCalls
 from distributed_core.client.tasks import TaskCalls
+from distributed_core.comm.address import format_address
+from distributed_core.context import context
+
+#: Two tasks that ask at once get one client.
+_making = threading.Lock()
 
 
 class Client(TaskCalls, DataCalls, ClusterCalls):
@@ -42,5 +49,23 @@ class Client(TaskCalls, DataCalls, ClusterCalls):
 
 
 def get_client() -> Client:
-    """Return the client that was opened last and is not closed; see `Client.current`."""
-    return Client.current()
+    """Return the client of this place: inside a task the worker's own, elsewhere the one that was opened last.
+
+    Raises
+    ------
+    UsageError
+        There is none.
+    """
+    worker = context.worker
+    if worker is None:
+        return Client.current()
+    with _making:
+        client: Client | None = worker.client
+        if client is None or client._closed or client._session.closed:
+            credential = worker.credential
+            client = worker.client = Client(
+                format_address(worker.scheduler_address),
+                credential=credential.path if credential else None,
+                insecure=credential is None,
+            )
+    return client

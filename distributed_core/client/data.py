@@ -6,7 +6,7 @@ from typing import Any
 
 from distributed_core.client import cells as states
 from distributed_core.client.connected import Connected
-from distributed_core.client.future import Future
+from distributed_core.client.future import Future, future_of
 from distributed_core.protocol import payload as payloads
 
 
@@ -48,7 +48,7 @@ class DataCalls(Connected):
             for value, frames, key in zip(values, dumped, keys, strict=True):
                 cell = cells.new(type(value).__name__, key)
                 cell.refs = 1
-                futures.append(Future(self, cell))
+                futures.append(future_of(self, cell))
                 items.append((cell, frames, payloads.sizeof(value)))
         await self._session.scatter(items)
         await self._session.settled([cell for cell, _, _ in items])

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from distributed_core.client import cells as states
+from distributed_core.errors import UsageError
 from distributed_core.protocol import payload as payloads
 
 if TYPE_CHECKING:
@@ -30,13 +31,26 @@ class Future:
         `pending`, `finished`, `error`, `cancelled`, or `lost` where the scheduler is gone.
     client
         The client that it belongs to.
+
+    Parameters
+    ----------
+    key
+        The name of a task that exists at the scheduler, whoever made it; of an unknown one the future is cancelled.
+    client
+        By default `get_client()`.
     """
 
     __slots__ = ("__weakref__", "_cell", "client")
 
-    def __init__(self, client: Client, cell: Cell) -> None:
+    def __init__(self, key: str, client: Client | None = None) -> None:
+        if client is None:
+            from distributed_core.client.client import get_client
+
+            client = get_client()
+        if not isinstance(key, str):
+            raise UsageError(f"a Future is made from the key of a task, not from {type(key).__name__}")
         self.client = client
-        self._cell = cell
+        self._cell = client._adopt(key)
 
     @property
     def key(self) -> str:
@@ -126,13 +140,26 @@ class Future:
         return self.client._result(self._cell, None).__await__()
 
     def __del__(self) -> None:
-        self.client._session.release(self._cell)
+        try:
+            self.client._session.release(self._cell)
+        except AttributeError:
+            pass  # it was never made
 
     def __reduce__(self) -> Any:
-        return payloads.reference(self)
+        if payloads.collecting():
+            return payloads.reference(self)
+        return Future, (self.key,)
 
     def __repr__(self) -> str:
         return f"<Future: {self.status}, key: {self.key}>"
+
+
+def future_of(client: Any, cell: Cell) -> Future:
+    """Return a future of `cell`, whose references the caller has counted."""
+    future = Future.__new__(Future)
+    future.client = client
+    future._cell = cell
+    return future
 
 
 def wait_here(client: Client, cell: Cell, timeout: float | None) -> None:

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from distributed_core import messages
@@ -66,6 +66,8 @@ class Session:
         self._placements: dict[int, asyncio.Future[tuple[int, str]]] = {}
         self._workers: dict[str, Channel] = {}
         self._unreachable: dict[str, None] = {}
+        #: What to call with a `Notice`, by its topic; the scheduler's own warnings are a topic too.
+        self.listeners: dict[str, list[Callable[[messages.Notice], Any]]] = {"warning": [_warn]}
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -187,8 +189,11 @@ class Session:
     def _hear(self, batch: list[Any]) -> None:
         cells = self.cells
         for message in batch:
-            cell = cells.by_number.get(message.number)
             kind = type(message)
+            if kind is messages.Notice:
+                self._notice(message)
+                continue
+            cell = cells.by_number.get(message.number)
             if kind is messages.Placement:
                 waiter = self._placements.get(message.number)
                 if waiter is not None and not waiter.done():
@@ -208,6 +213,13 @@ class Session:
             elif kind is messages.Cancelled:
                 cell.reason = ("TaskCancelled", message.reason, None)
                 cells.finish(cell, states.CANCELLED)
+
+    def _notice(self, message: messages.Notice) -> None:
+        for handle in self.listeners.get(message.topic, ()):
+            try:
+                handle(message)
+            except Exception:
+                logger.exception("what listens to %s failed", message.topic)
 
     def _fail_placement(self, message: messages.Failed) -> None:
         waiter = self._placements.get(message.number)
@@ -364,3 +376,7 @@ class Session:
         finally:
             for cell, _, _ in items:
                 self._placements.pop(cell.number).cancel()
+
+
+def _warn(notice: messages.Notice) -> None:
+    logger.warning("%s", notice.text)

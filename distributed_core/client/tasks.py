@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
 from typing import Any
 
@@ -11,10 +11,11 @@ from distributed_core.client import cells as states
 from distributed_core.client import waiting
 from distributed_core.client.cells import Cell
 from distributed_core.client.connected import Connected
-from distributed_core.client.future import Future
+from distributed_core.client.future import Future, future_of
+from distributed_core.client.options import annotations_here, task_options
 from distributed_core.client.session import CHUNK_TASKS
 from distributed_core.errors import UsageError
-from distributed_core.messages import Cancellation
+from distributed_core.messages import Cancellation, Wish
 from distributed_core.protocol import payload as payloads
 
 
@@ -23,75 +24,140 @@ class TaskCalls(Connected):
 
     def submit(
         self,
-        function: Callable[..., Any],
+        func: Callable[..., Any],
         /,
         *args: Any,
         key: str | None = None,
-        pure: bool = False,
+        workers: str | Iterable[str] | None = None,
+        resources: Mapping[str, float] | None = None,
+        retries: int | None = None,
         priority: int = 0,
+        fifo_timeout: Any = None,
+        allow_other_workers: bool = False,
+        actor: bool = False,
+        actors: bool = False,
+        pure: bool = False,
+        timeout: float | None = None,
         **kwargs: Any,
     ) -> Future:
-        """Run `function(*args, **kwargs)` on a worker; return its future at once.
+        """Run `func(*args, **kwargs)` on a worker; return its future at once.
 
         Parameters
         ----------
         key
             A name for the task. A task of that name that exists, of whatever client, is shared and not run again.
+        workers
+            Names, addresses or hosts of the workers that may run it; it waits until there is one.
+        resources
+            Amounts of the workers' abstract resources (`dworker --resources`) that it takes while it runs.
+        retries
+            How often it is run again after it raised.
+        priority
+            Larger runs earlier, among the tasks of this client.
+        fifo_timeout
+            Accepted and ignored: tasks of one priority run in the order of their submission.
+        allow_other_workers
+            Where none of `workers` is there, any will do.
+        actor, actors
+            The result stays where it was made, and its methods are called there; see `Actor`.
         pure
             Name the task after its function and arguments, so that the same call is run once.
-        priority
-            Larger runs earlier.
+        timeout
+            Seconds that a run may take; then `TaskTimeout` is raised in it.
 
         Raises
         ------
         NotSerializable
             The function or an argument cannot be sent.
+        UsageError
+            An option makes no sense.
         ClientClosed
             The client was closed.
         """
         self._check_open()
-        digest, name, functions = self._function(function)
+        options, priority = self._options(
+            priority, workers, allow_other_workers, retries, resources, timeout, actor or actors
+        )
+        digest, name, functions = self._function(func)
         frames, references = payloads.dumps_call(args, kwargs)
         if pure and key is None:
             key = _content_key(name, digest, frames, references)
-        return self._post([(key, name, digest, frames, references, priority)], functions)[0]
+        return self._post([(key, name, digest, frames, references, priority, options)], functions)[0]
 
     def map(
         self,
-        function: Callable[..., Any],
+        func: Callable[..., Any],
+        /,
         *iterables: Iterable[Any],
-        key: str | None = None,
-        pure: bool = False,
+        key: str | Iterable[str] | None = None,
+        workers: str | Iterable[str] | None = None,
+        retries: int | None = None,
+        resources: Mapping[str, float] | None = None,
         priority: int = 0,
+        fifo_timeout: Any = None,
+        allow_other_workers: bool = False,
+        actor: bool = False,
+        actors: bool = False,
+        pure: bool = False,
+        batch_size: int | None = None,
+        timeout: float | None = None,
         **kwargs: Any,
     ) -> list[Future]:
-        """Run `function` on each element of the iterables, as `map` does; return the futures in order.
+        """Run `func` on each element of the iterables, as `map` does; return the futures in order.
 
         Parameters
         ----------
         key
-            A prefix for the names of the tasks; each gets its position after it.
-        pure, priority, kwargs
+            A prefix for the names of the tasks, each gets its position after it; or a list of names.
+        batch_size
+            Accepted and ignored: tasks leave in batches of their own accord.
+        workers, retries, resources, priority, fifo_timeout, allow_other_workers, actor, actors, pure, timeout, kwargs
             As for `submit`; the keyword arguments go to every call.
         """
         self._check_open()
         if not iterables:
             raise UsageError("map needs at least one iterable")
-        digest, name, functions = self._function(function)
+        options, priority = self._options(
+            priority, workers, allow_other_workers, retries, resources, timeout, actor or actors
+        )
+        digest, name, functions = self._function(func)
+        keys = None if key is None or isinstance(key, str) else list(key)
         futures: list[Future] = []
         chunk: list[Any] = []
         dumps = payloads.dumps_call
         for position, args in enumerate(zip(*iterables, strict=False)):
             frames, references = dumps(args, kwargs)
-            own_key = f"{key}-{position}" if key is not None else None
-            if pure and key is None:
+            own_key = None
+            if keys is not None:
+                if position == len(keys):
+                    raise UsageError(f"map got {len(keys)} keys and more calls than that; give one for each")
+                own_key = keys[position]
+            elif key is not None:
+                own_key = f"{key}-{position}"
+            elif pure:
                 own_key = _content_key(name, digest, frames, references)
-            chunk.append((own_key, name, digest, frames, references, priority))
+            chunk.append((own_key, name, digest, frames, references, priority, options))
             if len(chunk) == CHUNK_TASKS:
                 futures += self._post(chunk, functions)
                 chunk, functions = [], []
         futures += self._post(chunk, functions)
         return futures
+
+    def _options(self, priority: int, *options: Any) -> tuple[dict[str, Any] | None, int]:
+        """Return the options of a task and its priority; what `dask.annotate` says around the caller counts too."""
+        around = annotations_here()
+        if around:
+            names = ("workers", "allow_other_workers", "retries", "resources", "timeout")
+            given = dict(zip(names, options, strict=False))
+            merged: dict[str, Any] = {name: given[name] or around.get(name) for name in names}
+            merged["allow_other_workers"] = bool(merged["allow_other_workers"]) and merged["workers"] is not None
+            made = task_options(**merged, actor=options[5])
+            priority = priority or around.get("priority", 0)
+        else:
+            made = task_options(*options)
+        if type(priority) is not int:
+            raise UsageError(f"priority is a whole number, not {priority!r:.60}")
+        return made, priority
 
     def _function(self, function: Callable[..., Any]) -> tuple[bytes, str, list[Any]]:
         """Return the digest and name of a function, and it itself where the scheduler does not have it yet."""
@@ -119,20 +185,32 @@ class TaskCalls(Connected):
         futures = []
         with cells.lock:
             functions = [each for each in functions if session.needs_function(each[0])]
-            for key, name, digest, frames, references, priority in chunk:
+            for key, name, digest, frames, references, priority, options in chunk:
                 known = cells.by_key.get(key) if key is not None else None
                 if known is not None and known.status in (states.PENDING, states.FINISHED, states.ERROR):
                     known.refs += 1
-                    futures.append(Future(self, known))
+                    futures.append(future_of(self, known))
                     continue
                 cell = cells.new(name, key)
                 cell.refs = 1
-                futures.append(Future(self, cell))
+                futures.append(future_of(self, cell))
                 inputs = self._numbers(references) if references else []
-                tasks.append([cell.number, key, digest, frames, inputs, priority])
+                tasks.append([cell.number, key, digest, frames, inputs, priority, options])
             if tasks or functions:
                 session.post_tasks(functions, tasks)
         return futures
+
+    def _adopt(self, key: str) -> Cell:
+        """Return the cell of the task of that name, which another client may have made; the caller makes the future."""
+        self._check_open()
+        cells = self._session.cells
+        with cells.lock:
+            cell = cells.by_key.get(key) or cells.of_own_name(key, self.id)
+            if cell is None:
+                cell = cells.new(key, key)
+                self._session.post(Wish([[cell.number, key]]))
+            cell.refs += 1
+        return cell
 
     def _numbers(self, references: list[Any]) -> list[int]:
         numbers = []

@@ -172,6 +172,11 @@ def dumps_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Frames, l
     return frames, [each for _, each in found.values()]
 
 
+def collecting() -> bool:
+    """Tell whether this thread is dumping a call, so that references mean something."""
+    return bool(_context.collecting)
+
+
 def reference(target: Any) -> tuple[Callable[[int], Any], tuple[int]]:
     """Return what `__reduce__` of a reference returns.
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any, NamedTuple
 
+from distributed_core.context import context
 from distributed_core.errors import NotSerializable
 from distributed_core.machines.worker.events import RunFailed, RunFinished
 from distributed_core.protocol import payload as payloads
@@ -54,6 +55,8 @@ class Threads:
 
     Parameters
     ----------
+    worker
+        What code inside a task finds as its worker.
     report
         Called on the loop with a list of (report, value): `RunFinished` with the value, or `RunFailed` with None.
     inline_bytes_max
@@ -62,11 +65,13 @@ class Threads:
 
     def __init__(
         self,
+        worker: Any,
         nthreads: int,
         report: Callable[[list[tuple[RunFinished | RunFailed, Any]]], None],
         inline_bytes_max: int,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
+        self._worker = worker
         self._report = report
         self._inline_bytes_max = inline_bytes_max
         self._loop = loop
@@ -95,6 +100,7 @@ class Threads:
 
     def _loop_forever(self) -> None:
         take, claim = self._queue.get, self._pending.pop
+        context.worker = self._worker
         while True:
             work = take()
             if work is None:
@@ -106,6 +112,7 @@ class Threads:
             del work
 
     def _run(self, work: Work) -> tuple[RunFinished | RunFailed, Any]:
+        context.run, context.task = work.run, work.task
         start = perf_counter()
         try:
             function = work.body.function

@@ -15,6 +15,8 @@ from distributed_core.comm.address import parse_address
 from distributed_core.comm.channel import Channel, open_channel
 from distributed_core.errors import ConnectionLost, NotEnoughWorkers, UsageError
 from distributed_core.machines.scheduler import SchedulerMachine, events, instructions
+from distributed_core.servers.extensions import EXTENSIONS
+from distributed_core.servers.extensions.base import Extension
 from distributed_core.servers.shell import Server
 from distributed_core.settings import DEFAULT_PORT, SchedulerSettings
 
@@ -63,6 +65,9 @@ class Scheduler(Server):
             "wait_for_workers": self._handle_wait_for_workers,
             "relay": self._handle_relay,
         }
+        self.extensions: list[Extension] = [make(self) for make in EXTENSIONS]
+        for extension in self.extensions:
+            self.handlers |= extension.handlers
 
     # --- the loop around the machine --------------------------------------------------------------
 
@@ -116,9 +121,12 @@ class Scheduler(Server):
         self, channel: Channel, peer: int, join: events.SchedulerEvent, leave: events.SchedulerEvent
     ) -> None:
         self._peers[peer] = channel
+        role = "worker" if type(join) is events.WorkerJoined else "client"
         self.feed(join)
         logger.info("%s: %s", self.id, join)
         self._announce(join)
+        for extension in self.extensions:
+            extension.joined(peer, role)
         try:
             while True:
                 batch = await channel.read()
@@ -133,6 +141,8 @@ class Scheduler(Server):
             self.feed(leave)
             logger.info("%s: %s", self.id, leave)
             self._announce(leave)
+            for extension in self.extensions:
+                extension.left(peer, role)
 
     def _split_requests(self, channel: Channel, peer: int, batch: list[Any]) -> list[Any]:
         rest = []
@@ -181,12 +191,22 @@ class Scheduler(Server):
             raise UsageError(f"{op!r:.40} is not relayed")
         if not any(worker.address == address for worker in self.machine.ledger.workers.values()):
             raise ConnectionLost(f"no worker at {address} is registered")
+        return await self.call_server(address, op, arguments)
+
+    async def call_server(self, address: str, op: str, arguments: dict[str, Any] | None = None) -> Any:
+        """Call a handler of a worker or nanny, over a kept connection."""
         channel = self._relays.get(address)
         if channel is None or channel.stream.closed:
             channel, _ = await open_channel(parse_address(address), self.credential, "rpc")
             channel.read_replies()
             self._relays[address] = channel
         return await channel.call(op, arguments)
+
+    def send(self, peer: int, message: Any) -> None:
+        """Send a message to a worker or client by its peer id; one that left is no error."""
+        channel = self._peers.get(peer)
+        if channel is not None:
+            channel.send(message)
 
     async def closing(self) -> None:
         for channel in self._relays.values():

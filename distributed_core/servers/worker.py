@@ -13,6 +13,7 @@ from tornado.ioloop import IOLoop
 from distributed_core import messages
 from distributed_core.comm.address import Address, format_address, parse_address
 from distributed_core.comm.channel import Channel, open_channel
+from distributed_core.context import context
 from distributed_core.errors import (
     ConnectError,
     ConnectionLost,
@@ -93,6 +94,8 @@ class Worker(Server):
         self.machine = WorkerMachine(self.settings)
         self.data: dict[int, Any] = {}
         self.scheduler: Channel | None = None
+        #: The client of its tasks, once one asked for it.
+        self.client: Any = None
         self._bodies: dict[int, Body] = {}
         self._threads: Threads | None = None
         self._peers: dict[str, Channel] = {}
@@ -169,7 +172,7 @@ class Worker(Server):
         loop = asyncio.get_running_loop()
         self._registration += 1
         self.machine = WorkerMachine(self.settings)
-        self._threads = Threads(self.nthreads, self._take_reports, self.settings.inline_result_bytes_max, loop)
+        self._threads = Threads(self, self.nthreads, self._take_reports, self.settings.inline_result_bytes_max, loop)
         self.scheduler = channel
         self._channels[channel] = None
         self._heartbeat(self._registration)
@@ -208,6 +211,8 @@ class Worker(Server):
             self._threads.close()
         for channel in self._peers.values():
             channel.abort()
+        if self.client is not None:
+            await asyncio.to_thread(self.client.close)
 
     # --- the loop around the machine --------------------------------------------------------------
 
@@ -294,10 +299,14 @@ class Worker(Server):
         return list(await channel.call("get_data", {"tasks": tasks}))
 
     async def _open(self, frames: list[Any]) -> Any:
+        # Futures inside find their client by the worker.
+        context.worker = self
         try:
             return payloads.loads(frames)
         except Exception as error:
             return Unsendable(f"an input could not be opened on worker {self.address}: {type(error).__name__}: {error}")
+        finally:
+            context.worker = None
 
     async def _handle_get_data(self, tasks: list[int]) -> list[Any]:
         """Return `[task, frames, None]`, or `[task, None, sentence]` where the data cannot be serialized."""

@@ -153,7 +153,7 @@ class _Simulation:
                 if job.scattered:
                     batch.append(messages.Scattering([[job.number, None, 8]]))
                 else:
-                    task = [job.number, None, DIGEST, [job.label, job.bad], job.inputs, self.source.randint(0, 1)]
+                    task = [job.number, None, DIGEST, [job.label, job.bad], job.inputs, self.source.randint(0, 1), None]
                     batch.append(messages.Submission(functions, [task]))
                     functions = []
             self.world.later(start_s, partial(up.send, batch))

@@ -27,6 +27,7 @@ class Ledger:
         self.functions: dict[bytes, Function] = {}
         self.workers: dict[PeerId, WorkerPeer] = {}
         self.clients: dict[PeerId, ClientPeer] = {}
+        self.clients_by_name: dict[str, ClientPeer] = {}
         #: Workers that may get more work, the one that got work last at the end.
         self.open: dict[PeerId, WorkerPeer] = {}
         #: A heap of (priority, id) of ready tasks; entries of tasks that left that state are skipped.
@@ -50,6 +51,19 @@ class Ledger:
     def next_function_id(self) -> FunctionId:
         self._function_ids += 1
         return self._function_ids
+
+    def find(self, key: str) -> Task | None:
+        """Return the task of that name. A name may be one that a client made from its own name and a number."""
+        task = self.by_key.get(key)
+        if task is None:
+            head, _, number = key.rpartition("-")
+            client = self.clients_by_name.get(head.rpartition("-")[2])
+            task = client.tasks.get(int(number)) if client is not None and number.isdecimal() else None
+            if task is not None and task.key is None:
+                # Its maker may let go of it first: from now on the name is its own.
+                task.key = key
+                self.by_key[key] = task
+        return task
 
     # --- outbox -----------------------------------------------------------------------------------
 

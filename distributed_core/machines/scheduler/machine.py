@@ -11,7 +11,16 @@ from distributed_core.machines.scheduler import events, placement, transitions
 from distributed_core.machines.scheduler.instructions import Drop, SchedulerInstruction, Send, WatchLiveness
 from distributed_core.machines.scheduler.ledger import Ledger
 from distributed_core.machines.scheduler.peers import ClientPeer, WorkerPeer
-from distributed_core.machines.scheduler.tasks import Arriving, Assigned, Function, Held, Reason, Released, Task
+from distributed_core.machines.scheduler.tasks import (
+    Arriving,
+    Assigned,
+    Function,
+    Held,
+    Reason,
+    Released,
+    Task,
+    TaskOptions,
+)
 from distributed_core.settings import SchedulerSettings
 
 
@@ -117,12 +126,15 @@ class SchedulerMachine:
         return Reason("KilledWorker", text, None)
 
     def _on_client_joined(self, event: events.ClientJoined) -> None:
-        self.ledger.clients[event.client] = ClientPeer(event.client, event.id)
+        client = self.ledger.clients[event.client] = ClientPeer(event.client, event.id)
+        self.ledger.clients_by_name[event.id] = client
 
     def _on_client_lost(self, event: events.ClientLost) -> None:
         client = self.ledger.clients.pop(event.client, None)
         if client is None:
             return
+        if self.ledger.clients_by_name.get(client.name) is client:
+            del self.ledger.clients_by_name[client.name]
         transitions.unwant(self.ledger, client, list(client.tasks))
         for function in client.functions.values():
             function.clients -= 1
@@ -169,8 +181,8 @@ class SchedulerMachine:
                 ledger.functions[digest] = function
             function.clients += 1
             client.functions[digest] = function
-        shape = (int, (str, type(None)), bytes, list, list, int)
-        for number, key, digest, payload, inputs, priority in self._checked(message.tasks, shape):
+        shape = (int, (str, type(None)), bytes, list, list, int, (dict, type(None)))
+        for number, key, digest, payload, inputs, priority, options in self._checked(message.tasks, shape):
             if number in client.tasks:
                 raise Misbehaved(f"it used the number {number} twice")
             task = ledger.by_key.get(key) if key is not None else None
@@ -182,14 +194,20 @@ class SchedulerMachine:
                     raise Misbehaved("it submitted a task on a future that it does not hold") from None
                 if function is None or len(set(inputs)) != len(inputs):
                     raise Misbehaved("it submitted a task with an unknown function or with an input twice")
-                task = self._new_task(key, function, payload, needs, priority)
+                task = self._new_task(key, function, payload, needs, priority, _options(options))
             transitions.want(ledger, client, number, task)
 
     def _new_task(
-        self, key: str | None, function: Function | None, payload: Any, inputs: tuple[Task, ...], priority: int
+        self,
+        key: str | None,
+        function: Function | None,
+        payload: Any,
+        inputs: tuple[Task, ...],
+        priority: int,
+        options: TaskOptions | None = None,
     ) -> Task:
         ledger = self.ledger
-        task = Task(ledger.next_task_id(), key, function, payload, inputs, -priority)
+        task = Task(ledger.next_task_id(), key, function, payload, inputs, -priority, options)
         ledger.tasks[task.id] = task
         if key is not None:
             ledger.by_key[key] = task
@@ -229,6 +247,16 @@ class SchedulerMachine:
 
     def _on_cancellation(self, client: ClientPeer, message: messages.Cancellation) -> None:
         transitions.cancel(self.ledger, client, self._numbers(message.numbers))
+
+    def _on_wish(self, client: ClientPeer, message: messages.Wish) -> None:
+        for number, key in self._checked(message.items, (int, str)):
+            if number in client.tasks:
+                raise Misbehaved(f"it used the number {number} twice")
+            task = self.ledger.find(key)
+            if task is None:
+                self.ledger.send(client.id, messages.Cancelled(number, f"no task is named {key:.200}"))
+            else:
+                transitions.want(self.ledger, client, number, task)
 
     def _on_complaint(self, client: ClientPeer, message: messages.Complaint) -> None:
         for number, address in self._checked(message.items, (int, str)):
@@ -337,6 +365,7 @@ class SchedulerMachine:
         messages.Release: _on_release,
         messages.Cancellation: _on_cancellation,
         messages.Complaint: _on_complaint,
+        messages.Wish: _on_wish,
     }
     _FROM_WORKER: dict[type, Callable[..., None]] = {
         messages.Completion: _on_completion,
@@ -345,3 +374,24 @@ class SchedulerMachine:
         messages.Possession: _on_possession,
         messages.Heartbeat: _on_heartbeat,
     }
+
+
+def _options(given: dict[str, Any] | None) -> TaskOptions | None:
+    """Return the options of a task as its client sent them."""
+    if not given:
+        return None
+    try:
+        workers = given.get("workers")
+        resources = given.get("resources") or {}
+        if not all(type(amount) in (int, float) and amount >= 0 for amount in resources.values()):
+            raise ValueError
+        return TaskOptions(
+            retries=int(given.get("retries", 0)),
+            resources=tuple(sorted((str(name), float(amount)) for name, amount in resources.items())),
+            workers=None if workers is None else frozenset(map(str, workers)),
+            loose=bool(given.get("loose")),
+            timeout_s=float(given.get("timeout_s", 0.0)),
+            actor=bool(given.get("actor")),
+        )
+    except (TypeError, ValueError, AttributeError):
+        raise Misbehaved("it sent options of a task that make no sense") from None

@@ -118,6 +118,21 @@ class Want(NamedTuple):
     number: Number
 
 
+class TaskOptions(NamedTuple):
+    """What few tasks have.
+
+    `retries` are left over, `resources` amounts by name, `workers` names, addresses or hosts of workers; `loose` lets
+    others run it where none of `workers` is there.
+    """
+
+    retries: int = 0
+    resources: tuple[tuple[str, float], ...] = ()
+    workers: frozenset[str] | None = None
+    loose: bool = False
+    timeout_s: float = 0.0
+    actor: bool = False
+
+
 class Task:
     """One task.
 
@@ -131,6 +146,8 @@ class Task:
         The tasks whose data it needs, in the order that the payload counts them.
     users
         The tasks that have it as an input and are not forgotten, or None.
+    options
+        What few tasks have, or None.
     needed
         How many of `users` are waiting, ready or assigned: these keep its data alive.
     wants
@@ -147,6 +164,7 @@ class Task:
         "inputs",
         "key",
         "needed",
+        "options",
         "payload",
         "priority",
         "state",
@@ -162,6 +180,7 @@ class Task:
         payload: Payload | None,
         inputs: tuple[Task, ...],
         priority: int,
+        options: TaskOptions | None = None,
     ) -> None:
         self.id = id
         self.key = key
@@ -169,6 +188,7 @@ class Task:
         self.payload = payload
         self.inputs = inputs
         self.priority = priority
+        self.options = options
         self.state: TaskState = RELEASED
         self.users: dict[TaskId, Task] | None = None
         self.needed = 0
