@@ -17,10 +17,14 @@
     |   |-- TaskCancelled           somebody cancelled it
     |   |-- DataLost                its data was lost and cannot be computed again
     |   |-- DataUnreachable         its inputs exist, but no worker could fetch them
-    |   `-- KilledWorker            it was running whenever its worker died
+    |   |-- KilledWorker            it was running whenever its worker died
+    |   `-- TaskTimeout             it took longer than it was allowed to
     |-- SchedulerLost               the scheduler went away and did not come back in time
     |-- NotEnoughWorkers            fewer workers than asked for came in time
     `-- InvariantBroken             a bug of ours: a machine's state contradicts itself
+
+    TaskInterrupted                 raised inside a task that was cancelled or took too long; like KeyboardInterrupt no
+                                    `Exception`, so that a task's own `except Exception` does not swallow it
 
 Messages say what is wrong, whose fault it is and what to do next, in one sentence.
 """
@@ -49,6 +53,8 @@ __all__ = [
     "SchedulerLost",
     "TaskCancelled",
     "TaskError",
+    "TaskInterrupted",
+    "TaskTimeout",
     "TooLarge",
     "UsageError",
 ]
@@ -124,6 +130,14 @@ class DataUnreachable(TaskError):
 
 class KilledWorker(TaskError):
     """Several workers died while they ran this task."""
+
+
+class TaskTimeout(TaskError, TimeoutError):
+    """The task took longer than its `timeout`."""
+
+
+class TaskInterrupted(BaseException):
+    """Raised in the thread of a task that was cancelled, or that took longer than its `timeout`: clean up and go."""
 
 
 class SchedulerLost(EngineError):

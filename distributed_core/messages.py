@@ -76,9 +76,10 @@ class Submission(NamedTuple):
 
 
 class Scattering(NamedTuple):
-    """Data that the client holds and wants on workers: `[number, key or None, bytes]` each."""
+    """Data that the client holds and wants on workers (None: any): `[number, key or None, bytes]` each."""
 
     items: list[Any]
+    workers: list[Any] | None
 
 
 class Release(NamedTuple):
@@ -89,6 +90,12 @@ class Release(NamedTuple):
 
 class Cancellation(NamedTuple):
     """These futures, and whatever this client built on them, are not wanted any more."""
+
+    numbers: list[int]
+
+
+class Retrial(NamedTuple):
+    """Run these failed tasks again, and what failed before and after them for the same reason."""
 
     numbers: list[int]
 
@@ -172,20 +179,44 @@ class FunctionDisposal(NamedTuple):
 
 
 class Assignment(NamedTuple):
-    """Run a task. `inputs` are `[task, bytes, addresses of its holders]`, in the order that the payload counts them."""
+    """Run a task. `inputs` are `[task, bytes, addresses of its holders]`, in the order that the payload counts them.
+
+    After `timeout_s` seconds it is interrupted; 0 is never.
+    """
 
     task: int
     run: int
     function: int
     payload: Payload
     inputs: list[Any]
+    timeout_s: float
 
 
 class Withdrawal(NamedTuple):
-    """Do not start this run; if it runs already, drop its result."""
+    """Do not start this run; if it runs already, drop its result, or interrupt it. `Departure` is the answer."""
 
     task: int
     run: int
+    interrupt: bool
+
+
+class Recall(NamedTuple):
+    """Give this run back if it did not start: another worker is idle. `Yielding` is the answer."""
+
+    task: int
+    run: int
+
+
+class Acquisition(NamedTuple):
+    """Fetch data, `[task, bytes, addresses of its holders]` each, without a run that needs it."""
+
+    items: list[Any]
+
+
+class Dismissal(NamedTuple):
+    """Leave: end with 0, and the nanny too."""
+
+    reason: str
 
 
 class Disposal(NamedTuple):
@@ -208,13 +239,14 @@ class Completion(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A run ended with an exception: the pickled one and its text."""
+    """A run ended without a result. `kind` is `exception`, with the pickled one and its text, or `TaskTimeout`."""
 
     task: int
     run: int
-    payload: Payload
+    payload: Payload | None
     text: str
     duration_s: float
+    kind: str
 
 
 class Rejection(NamedTuple):
@@ -233,6 +265,54 @@ class Possession(NamedTuple):
     """The worker now holds these tasks' data too: `[task, bytes]` each."""
 
     items: list[Any]
+
+
+class Departure(NamedTuple):
+    """A withdrawn run is over, or never started."""
+
+    run: int
+
+
+class Yielding(NamedTuple):
+    """The answer to `Recall`: whether the run was `given` back; if not, it had started."""
+
+    task: int
+    run: int
+    given: bool
+
+
+class Secession(NamedTuple):
+    """A run left its thread's seat to others and goes on."""
+
+    task: int
+    run: int
+
+
+class Return(NamedTuple):
+    """A run that had seceded has a seat again."""
+
+    task: int
+    run: int
+
+
+class Shortfall(NamedTuple):
+    """Data that was to be copied here could not be had; the fields are as in `Rejection`."""
+
+    absent: list[Any]
+    unreachable: list[Any]
+
+
+class Sacrifice(NamedTuple):
+    """The worker ends its process, to end a run that cannot be interrupted; what else runs there is not to blame."""
+
+    reason: str
+
+
+class Stubbornness(NamedTuple):
+    """A run was interrupted and goes on, and without a nanny there is no other way to end it."""
+
+    run: int
+    text: str
 
 
 class Heartbeat(NamedTuple):
@@ -269,6 +349,17 @@ WORDS: tuple[type[Any], ...] = (
     Heartbeat,
     Wish,
     Notice,
+    Recall,
+    Acquisition,
+    Dismissal,
+    Departure,
+    Yielding,
+    Secession,
+    Return,
+    Shortfall,
+    Sacrifice,
+    Stubbornness,
+    Retrial,
 )
 
 _NUMBER_OF = {word: number for number, word in enumerate(WORDS)}
@@ -282,6 +373,7 @@ _TYPES: dict[str, Any] = {
     "list[Any]": list,
     "list[int]": list,
     "Payload": list,
+    "list[Any] | None": (list, type(None)),
     "Payload | None": (list, type(None)),
     "Any": object,
 }

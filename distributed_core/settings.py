@@ -23,7 +23,19 @@ class SchedulerSettings:
     bandwidth_bytes_per_s: float = 200e6
     transfer_latency_s: float = 0.001
     allowed_failures: int = 3
-    """A task that was running when this many workers and one more died is not tried again."""
+    """A task that ran alone when this many workers and one more died is not tried again."""
+    allowed_deaths: int = 20
+    """Nor is one that may have been running when so many died, alone or not: something is wrong beyond finding out."""
+    reserved_workers_fraction: float = 0.25
+    """At most this part of the workers (and one) is kept for tasks that are to run alone."""
+    steal_latency_s: float = 0.002
+    """What taking a task back from a worker and giving it to another costs beside its data's way."""
+    steal_transfer_factor: float = 10.0
+    """Data that takes longer to move than its task to run is moved only to save this many times the move."""
+    log_lines_max: int = 50_000
+    """Moves of tasks that `story` remembers."""
+    release_numbers_max: int = 2_000
+    """Futures of a client that left are released so many at a time, so that nobody waits for all of them."""
     allowed_fetch_failures: int = 10
     worker_silence_max_s: float = 60.0
     """A worker that sent nothing, not even a heartbeat, for so long is given up."""
@@ -40,6 +52,8 @@ class WorkerSettings:
     heartbeat_interval_s: float = 1.0
     inline_result_bytes_max: int = 1024
     """A result up to this size travels inside the report of its completion."""
+    interrupt_grace_s: float = 5.0
+    """A run that was interrupted has so long to end; then its process is ended, where a nanny starts another one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -345,7 +345,7 @@ class Session:
                 self._unreachable[address] = None
         return await self.call("relay", {"address": address, "op": op, "arguments": arguments})
 
-    async def scatter(self, items: list[tuple[Cell, list[Any], int]]) -> None:
+    async def scatter(self, items: list[tuple[Cell, list[Any], int]], workers: list[str] | None = None) -> None:
         """Bring data, (cell, frames, bytes) each, to the workers that the scheduler names.
 
         Raises
@@ -356,7 +356,7 @@ class Session:
         loop = asyncio.get_running_loop()
         for cell, _, _ in items:
             self._placements[cell.number] = loop.create_future()
-        self.post(messages.Scattering([[cell.number, cell.key, nbytes] for cell, _, nbytes in items]))
+        self.post(messages.Scattering([[cell.number, cell.key, nbytes] for cell, _, nbytes in items], workers))
         try:
             by_address: dict[str, list[Any]] = {}
             for cell, frames, _ in items:

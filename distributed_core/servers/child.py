@@ -33,7 +33,7 @@ async def _run(line: socket.socket) -> int:
     reader, writer = await asyncio.open_connection(sock=line)
     options: dict[str, Any] = json.loads(await reader.readline())
     port = options.pop("port")
-    worker = Worker(**options)
+    worker = Worker(**options, replaceable=True)
 
     def say(status: str, **more: Any) -> None:
         writer.write(json.dumps({"status": status, **more}).encode() + b"\n")

@@ -7,6 +7,7 @@ task. A run that is taken back and a thread that starts it race for one entry of
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import queue
 import threading
@@ -16,7 +17,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from distributed_core.context import context
-from distributed_core.errors import NotSerializable
+from distributed_core.errors import NotSerializable, TaskInterrupted
 from distributed_core.machines.worker.events import RunFailed, RunFinished
 from distributed_core.protocol import payload as payloads
 
@@ -48,6 +49,7 @@ class Work(NamedTuple):
     body: Body
     payload: list[Any]
     inputs: list[Any]
+    timed: bool
 
 
 class Threads:
@@ -59,6 +61,8 @@ class Threads:
         What code inside a task finds as its worker.
     report
         Called on the loop with a list of (report, value): `RunFinished` with the value, or `RunFailed` with None.
+    started
+        Called on the loop with a run that has a time limit, when a thread has begun it.
     inline_bytes_max
         Results up to this size are serialized at once and travel inside their report.
     """
@@ -68,16 +72,23 @@ class Threads:
         worker: Any,
         nthreads: int,
         report: Callable[[list[tuple[RunFinished | RunFailed, Any]]], None],
+        started: Callable[[int], None],
         inline_bytes_max: int,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._worker = worker
         self._report = report
+        self._started = started
         self._inline_bytes_max = inline_bytes_max
         self._loop = loop
         self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._pending: dict[int, None] = {}
         self._reports: deque[tuple[RunFinished | RunFailed, Any]] = deque()
+        #: Which thread is at which run. Who interrupts holds the lock, and so does a thread that leaves a run: so an
+        #: exception never reaches the next run.
+        self._guard = threading.Lock()
+        self._running: dict[int, int] = {}
+        self._interrupted: dict[int, None] = {}
         self._waking = False
         self.nthreads = nthreads
         for number in range(nthreads):
@@ -91,6 +102,14 @@ class Threads:
     def abandon(self, run: int) -> bool:
         """Take a run back; return False if a thread has it already."""
         return self._pending.pop(run, self) is None
+
+    def interrupt(self, run: int) -> None:
+        """Raise `TaskInterrupted` in the thread that is at this run, if one is."""
+        with self._guard:
+            thread = self._running.get(run)
+            if thread is not None:
+                self._interrupted[run] = None
+                _raise_in(thread, TaskInterrupted)
 
     def close(self) -> None:
         """Let the threads end after what they are running; they are daemons and hold up nobody."""
@@ -107,9 +126,32 @@ class Threads:
                 return
             if claim(work.run, self) is not None:
                 continue
-            self._done(self._run(work))
+            self._done(self._attempt(work))
             # Do not keep the last values alive while waiting for more work.
             del work
+
+    def _attempt(self, work: Work) -> tuple[RunFinished | RunFailed, Any]:
+        """Run `work` where it can be interrupted, and only there."""
+        thread = threading.get_ident()
+        outcome: tuple[RunFinished | RunFailed, Any] | None = None
+        try:
+            self._running[work.run] = thread
+            if work.timed:
+                self._loop.call_soon_threadsafe(self._started, work.run)
+            outcome = self._run(work)
+            self._leave(work.run)
+        except TaskInterrupted as error:
+            # It came after the user's code and before this thread had left the run.
+            self._leave(work.run)
+            outcome = outcome or (RunFailed(work.run, *describe(error), 0.0), None)
+        if work.run in self._interrupted:
+            del self._interrupted[work.run]
+            _raise_in(thread, None)
+        return outcome
+
+    def _leave(self, run: int) -> None:
+        with self._guard:
+            self._running.pop(run, None)
 
     def _run(self, work: Work) -> tuple[RunFinished | RunFailed, Any]:
         context.run, context.task = work.run, work.task
@@ -153,6 +195,12 @@ class Threads:
             batch.append(reports.popleft())
         if batch:
             self._report(batch)
+
+
+def _raise_in(thread: int, error: type[BaseException] | None) -> None:
+    """Let `error` be raised in a thread at its next step of Python code, or take back what was not raised yet."""
+    target = ctypes.py_object(error) if error is not None else None
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), target)
 
 
 def describe(error: BaseException) -> tuple[list[Any], str]:

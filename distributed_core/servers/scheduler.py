@@ -88,10 +88,16 @@ class Scheduler(Server):
                     channel.abort()
             elif type(asked) is instructions.WatchLiveness:
                 self.loop.call_later(asked.delay_s, self._check_liveness)
+            elif type(asked) is instructions.Continue:
+                self.loop.add_callback(self._continue)
 
     def _check_liveness(self) -> None:
         if self.exit_code is None:
             self.feed(events.LivenessChecked())
+
+    def _continue(self) -> None:
+        if self.exit_code is None:
+            self.feed(events.Continued())
 
     # --- peers ------------------------------------------------------------------------------------
 
@@ -113,9 +119,16 @@ class Scheduler(Server):
             join = events.WorkerJoined(peer, address, name, nthreads, dict(details))
             leave = events.WorkerLost(peer)
         else:
-            join, leave = events.ClientJoined(peer, str(details.get("id", ""))), events.ClientLost(peer)
+            join, leave = self._client_joined(peer, details), events.ClientLost(peer)
         self._peer_count = peer
         return peer, lambda: self._serve_peer(channel, peer, join, leave)
+
+    @staticmethod
+    def _client_joined(peer: int, details: dict[str, Any]) -> events.ClientJoined:
+        weight = float(details.get("weight", 1.0))
+        if not 0.0 < weight < float("inf"):
+            raise UsageError(f"a client's weight is a number above 0, not {weight}")
+        return events.ClientJoined(peer, str(details.get("id", "")), weight)
 
     async def _serve_peer(
         self, channel: Channel, peer: int, join: events.SchedulerEvent, leave: events.SchedulerEvent

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -57,6 +58,8 @@ class Worker(Server):
         How long to look for the scheduler, at first and whenever it is lost; then the worker closes with exit code 1.
     local_directory
         Where tasks find themselves: the process's working folder, made if it is not there. None leaves it as it is.
+    replaceable
+        A nanny starts another process when this one ends, so it may end itself over a task that cannot be stopped.
 
     Examples
     --------
@@ -79,6 +82,7 @@ class Worker(Server):
         name: str | None = None,
         death_timeout_s: float = 60.0,
         local_directory: str | None = None,
+        replaceable: bool = False,
         settings: WorkerSettings | None = None,
     ) -> None:
         super().__init__(loop=loop, host=host, credential=credential, insecure=insecure)
@@ -91,7 +95,8 @@ class Worker(Server):
         self.failure: EngineError | None = None
         #: Called with the worker when it has registered, each time.
         self.on_registered: Callable[[Worker], None] | None = None
-        self.machine = WorkerMachine(self.settings)
+        self.replaceable = replaceable
+        self.machine = WorkerMachine(self.settings, replaceable=replaceable)
         self.data: dict[int, Any] = {}
         self.scheduler: Channel | None = None
         #: The client of its tasks, once one asked for it.
@@ -171,8 +176,10 @@ class Worker(Server):
         """Do what the scheduler says until the connection ends."""
         loop = asyncio.get_running_loop()
         self._registration += 1
-        self.machine = WorkerMachine(self.settings)
-        self._threads = Threads(self, self.nthreads, self._take_reports, self.settings.inline_result_bytes_max, loop)
+        self.machine = WorkerMachine(self.settings, replaceable=self.replaceable)
+        self._threads = Threads(
+            self, self.nthreads, self._take_reports, self._run_started, self.settings.inline_result_bytes_max, loop
+        )
         self.scheduler = channel
         self._channels[channel] = None
         self._heartbeat(self._registration)
@@ -231,11 +238,39 @@ class Worker(Server):
         data = self.data
         inputs = [data[task] for task in asked.inputs] if asked.inputs else []
         assert self._threads is not None
-        self._threads.submit(Work(asked.run, asked.task, self._bodies[asked.function], asked.payload, inputs))
+        body = self._bodies[asked.function]
+        self._threads.submit(Work(asked.run, asked.task, body, asked.payload, inputs, asked.timeout_s > 0))
 
-    def _abandon(self, asked: instructions.Abandon) -> None:
+    def _take_back(self, asked: instructions.TakeBack) -> None:
         assert self._threads is not None
-        self._threads.abandon(asked.run)
+        self.feed(events.RunTaken(asked.run, self._threads.abandon(asked.run)))
+
+    def _interrupt(self, asked: instructions.Interrupt) -> None:
+        assert self._threads is not None
+        self._threads.interrupt(asked.run)
+
+    def _run_started(self, run: int) -> None:
+        self.feed(events.RunStarted(run))
+
+    def _set_timer(self, asked: instructions.SetTimer) -> None:
+        self.loop.call_later(asked.delay_s, self._end_timer, asked, self._registration)
+
+    def _end_timer(self, asked: instructions.SetTimer, registration: int) -> None:
+        if registration == self._registration:
+            self.feed(events.TimerEnded(asked.run, asked.purpose))
+
+    def _end_process(self, asked: instructions.EndProcess) -> None:
+        logger.warning("%s ends its process: %s", self.id, asked.reason)
+        self.background(self._end_after_reports())
+
+    async def _end_after_reports(self) -> None:
+        if self.scheduler is not None:
+            await self.scheduler.close()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def _leave(self, asked: instructions.Leave) -> None:
+        logger.info("%s leaves: %s", self.id, asked.reason)
+        self.background(self.close())
 
     def _discard(self, asked: instructions.Discard) -> None:
         for task in asked.tasks:
@@ -250,7 +285,7 @@ class Worker(Server):
 
     def _take_reports(self, batch: list[tuple[Any, Any]]) -> None:
         """Keep the results of the runs that still count, then let the machine report them."""
-        runs, data = self.machine.runs, self.data
+        runs, lingering, data = self.machine.runs, self.machine.lingering, self.data
         reports = []
         for report, value in batch:
             run = runs.get(report.run)
@@ -258,6 +293,8 @@ class Worker(Server):
                 reports.append(report)
                 if type(report) is events.RunFinished:
                     data[run.task] = value
+            elif report.run in lingering:
+                reports.append(report)
         if reports:
             self.feed(events.Executed(reports))
 
@@ -350,7 +387,11 @@ class Worker(Server):
     _PERFORM: dict[type, Callable[..., None]] = {
         instructions.Report: _report,
         instructions.Execute: _execute,
-        instructions.Abandon: _abandon,
+        instructions.TakeBack: _take_back,
+        instructions.Interrupt: _interrupt,
+        instructions.SetTimer: _set_timer,
+        instructions.EndProcess: _end_process,
+        instructions.Leave: _leave,
         instructions.Fetch: _fetch,
         instructions.Discard: _discard,
         instructions.KeepFunction: _keep_function,

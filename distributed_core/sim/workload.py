@@ -4,26 +4,44 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from typing import Any
+
+#: What every run of such a task does beside giving its value; "" is nothing.
+KINDS = ("", "bad", "poison", "stuck", "stubborn")
 
 
 @dataclass(slots=True)
 class Job:
     """One future of the simulated client.
 
-    `label` stands for the function's own arguments; a bad one raises. `scattered` is data from the client.
+    `label` stands for the function's own arguments. `kind` is `bad` (raises), `poison` (kills its worker), `stuck`
+    (goes on until it is interrupted), `stubborn` (goes on for ever). `scattered` is data from the client, `adopted` a
+    task of another client.
     """
 
     number: int
     label: int
     inputs: list[int]
-    bad: bool = False
+    kind: str = ""
+    key: str | None = None
     scattered: bool = False
+    adopted: bool = False
     expected: int = 0
-    doomed: bool = False
-    """It fails, or an input of it does."""
+    flakes: int = 0
+    """It raises so often before it gives its value; its `retries` are as many."""
+    options: dict[str, Any] | None = None
+    reasons: frozenset[str] = frozenset()
+    """Why it may fail: by its own doing, or by that of its inputs. With any, it cannot succeed."""
+    hopeless: bool = False
+    """It is endless, or waits for one that is."""
     fragile: bool = False
     """It is scattered data, or made from such: it may be lost for good."""
     users: list[int] = field(default_factory=list)
+
+    @property
+    def endless(self) -> bool:
+        """Whether it goes on until somebody cancels it."""
+        return self.kind in ("stuck", "stubborn") and not (self.options or {}).get("timeout_s")
 
 
 def value_of(label: int, inputs: list[int]) -> int:
@@ -34,26 +52,60 @@ def value_of(label: int, inputs: list[int]) -> int:
     return result
 
 
-def random_jobs(source: random.Random, count: int) -> list[Job]:
-    """Return `count` jobs, each built on earlier ones: chains, trees, fans and all-to-all by chance."""
+def random_jobs(source: random.Random, count: int, names: list[str]) -> list[Job]:
+    """Return `count` jobs, each built on earlier ones: chains, trees, fans and all-to-all by chance.
+
+    `names` are the workers', for those that are to run on certain ones; the first has 2 of the resource R.
+    """
     jobs: list[Job] = []
     width = source.choice([1, 2, 3, 8, 30])
     scatters = source.random() < 0.4
     badness = source.choice([0.0, 0.0, 0.02, 0.1])
+    oddness = source.choice([0.0, 0.0, 0.05])
+    demanding = source.choice([0.0, 0.1, 0.5])
     for number in range(1, count + 1):
-        label = source.randrange(1, 1_000_000)
+        label = source.randrange(1, 1_000_000) * 128 + number  # no two alike
         if scatters and source.random() < 0.1:
             jobs.append(Job(number, label, [], scattered=True, expected=value_of(label, []), fragile=True))
             continue
         fan = min(len(jobs), source.choice([0, 0, 1, 1, 2, 2, 3, width]))
         recent = jobs[-3 * width :] if source.random() < 0.7 else jobs
         inputs = [job.number for job in source.sample(recent, min(fan, len(recent)))]
-        job = Job(number, label, inputs, bad=source.random() < badness)
+        job = Job(number, label, inputs)
+        _give_character(source, job, badness, oddness, demanding, names)
         parents = [jobs[each - 1] for each in inputs]
         job.expected = value_of(label, [parent.expected for parent in parents])
-        job.doomed = job.bad or any(parent.doomed for parent in parents)
+        job.reasons = job.reasons.union(*(parent.reasons for parent in parents))
+        job.hopeless = job.endless or any(parent.hopeless for parent in parents)
         job.fragile = any(parent.fragile for parent in parents)
         for parent in parents:
             parent.users.append(number)
         jobs.append(job)
     return jobs
+
+
+def _give_character(
+    source: random.Random, job: Job, badness: float, oddness: float, demanding: float, names: list[str]
+) -> None:
+    options: dict[str, Any] = {}
+    if source.random() < badness:
+        job.kind = "bad"
+        job.reasons = frozenset(["exception"])
+    elif source.random() < oddness:
+        job.kind = source.choice(["poison", "stuck", "stubborn"])
+        if job.kind == "poison":
+            job.reasons = frozenset(["KilledWorker"])
+        elif source.random() < 0.7:
+            options["timeout_s"] = source.choice([0.01, 0.2])
+            job.reasons = frozenset(["TaskTimeout"])
+    elif source.random() < badness:
+        job.flakes = options["retries"] = source.randint(1, 3)
+    if source.random() < demanding:
+        if source.random() < 0.5:
+            options["resources"] = {"R": float(source.randint(1, 2))}
+        else:
+            options["workers"] = source.sample(names, source.randint(1, len(names)))
+            options["loose"] = source.random() < 0.3
+    if source.random() < 0.3:
+        job.key = f"key-{job.label}"
+    job.options = options or None

@@ -10,7 +10,14 @@ import pytest
 
 from distributed_core import messages
 from distributed_core.errors import InvariantBroken
-from distributed_core.machines.scheduler import SchedulerMachine, ledger, transitions
+from distributed_core.machines.scheduler import (
+    SchedulerMachine,
+    copying,
+    ledger,
+    placement,
+    transitions,
+)
+from distributed_core.machines.scheduler.from_worker import FROM_WORKER
 from distributed_core.machines.worker import WorkerMachine
 from distributed_core.sim import simulate
 
@@ -55,7 +62,7 @@ def test_finds_a_dropped_disposal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_finds_a_lost_rejection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SchedulerMachine._FROM_WORKER, messages.Rejection, lambda *_: None)
+    monkeypatch.setitem(FROM_WORKER, messages.Rejection, lambda *_: None)
     assert found_by_simulation()
 
 
@@ -65,7 +72,7 @@ def test_finds_inputs_that_are_not_counted_down(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_finds_a_worker_that_forgets_to_tell_of_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SchedulerMachine._FROM_WORKER, messages.Possession, lambda *_: None)
+    monkeypatch.setitem(FROM_WORKER, messages.Possession, lambda *_: None)
     assert found_by_simulation()
 
 
@@ -85,4 +92,39 @@ def test_finds_a_worker_that_is_never_reopened(monkeypatch: pytest.MonkeyPatch) 
             self.open.pop(worker.id, None)  # type: ignore[attr-defined]
 
     monkeypatch.setattr(ledger.Ledger, "review", review)
+    assert found_by_simulation()
+
+
+def test_finds_a_lost_answer_to_a_recall(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FROM_WORKER, messages.Yielding, lambda *_: None)
+    assert found_by_simulation()
+
+
+def test_finds_resources_that_are_not_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FROM_WORKER, messages.Departure, lambda *_: None)
+    assert found_by_simulation()
+
+
+def test_finds_resources_that_are_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placement, "has_free", lambda *_: True)
+    assert found_by_simulation()
+
+
+def test_finds_suspects_that_have_company(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SchedulerMachine, "_suspect", lambda self, task, alone: setattr(task, "alone_deaths", 9))
+    assert found_by_simulation()
+
+
+def test_finds_workers_that_leave_with_the_only_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copying, "pursue_retirement", lambda *_: "done")
+    assert found_by_simulation()
+
+
+def test_finds_restrictions_that_are_forgotten_while_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placement, "place_parked", lambda *_: None)
+    assert found_by_simulation()
+
+
+def test_finds_interruptions_that_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WorkerMachine, "_interrupt", lambda *_: None)
     assert found_by_simulation()

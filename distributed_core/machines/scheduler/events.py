@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from distributed_core.ids import PeerId
+from distributed_core.ids import PeerId, TaskId
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +21,18 @@ class WorkerJoined:
 
 @dataclass(frozen=True, slots=True)
 class WorkerLost:
-    """The connection to a worker ended."""
+    """The connection to a worker ended; its nanny may have told what became of the process."""
 
     worker: PeerId
+    exit_code: int | None = None
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ClientJoined:
     client: PeerId
     id: str
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,4 +55,57 @@ class LivenessChecked:
     """The timer that `WatchLiveness` asked for."""
 
 
-SchedulerEvent = WorkerJoined | WorkerLost | ClientJoined | ClientLost | Received | LivenessChecked
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """The turn that `Continue` asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopiesWanted:
+    """Data is to be on more workers: (task, worker) each."""
+
+    pairs: list[tuple[TaskId, PeerId]]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicasUnwanted:
+    """These workers may forget their copies, (task, worker) each; an only copy stays."""
+
+    pairs: list[tuple[TaskId, PeerId]]
+
+
+@dataclass(frozen=True, slots=True)
+class RetirementWanted:
+    """These workers are to get nothing more, and to leave once nothing depends on them."""
+
+    workers: list[PeerId]
+
+
+@dataclass(frozen=True, slots=True)
+class RetirementPursued:
+    """See how far these are, and do what is next; the machine writes each one's progress."""
+
+    progress: dict[PeerId, str]
+
+
+@dataclass(frozen=True, slots=True)
+class RetirementEnded:
+    """These workers stay after all."""
+
+    workers: list[PeerId]
+
+
+SchedulerEvent = (
+    WorkerJoined
+    | WorkerLost
+    | ClientJoined
+    | ClientLost
+    | Received
+    | LivenessChecked
+    | Continued
+    | CopiesWanted
+    | ReplicasUnwanted
+    | RetirementWanted
+    | RetirementPursued
+    | RetirementEnded
+)

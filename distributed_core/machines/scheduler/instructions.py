@@ -31,4 +31,9 @@ class WatchLiveness:
     delay_s: float
 
 
-SchedulerInstruction = Send | Drop | WatchLiveness
+@dataclass(frozen=True, slots=True)
+class Continue:
+    """Feed `Continued` in the next turn of the loop: there is more to do than one turn should take."""
+
+
+SchedulerInstruction = Send | Drop | WatchLiveness | Continue

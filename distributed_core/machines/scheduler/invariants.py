@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distributed_core.errors import InvariantBroken
 from distributed_core.machines.scheduler.machine import SchedulerMachine
+from distributed_core.machines.scheduler.peers import WorkerPeer
 from distributed_core.machines.scheduler.tasks import (
     Arriving,
     Assigned,
@@ -32,6 +33,7 @@ def check(machine: SchedulerMachine) -> None:
         expected_s = sum(task.state.expected_s for task in worker.assigned.values() if type(task.state) is Assigned)
         _demand(abs(worker.occupancy_s - expected_s) < 1e-6, f"{worker} has a wrong occupancy")
         _demand((worker.id in ledger.open) is not ledger.full(worker), f"{worker} is wrongly open or closed")
+        _check_threads(machine, worker)
     for client in ledger.clients.values():
         for number, task in client.tasks.items():
             _demand(
@@ -41,9 +43,41 @@ def check(machine: SchedulerMachine) -> None:
     _demand(not ledger.outbox and not ledger.drops, "messages were left in the outbox")
     if ledger.open:
         _demand(
-            not any(type(task.state) is Ready for task in ledger.tasks.values()),
+            not any(type(task.state) is Ready and _easy(task) for task in ledger.tasks.values()),
             "a task is ready and a worker is open",
         )
+    for run, thief in ledger.recalls.items():
+        told = [task.state for task in ledger.tasks.values() if type(task.state) is Assigned and task.state.run == run]
+        _demand(len(told) == 1 and told[0].recalled, f"run {run} is recalled for {thief}, and nobody has it")
+    for worker in ledger.workers.values():
+        count = sum(thief is worker for thief in ledger.recalls.values())
+        _demand(worker.incoming == count, f"{worker} expects {worker.incoming} recalled runs, there are {count}")
+
+
+def _easy(task: Task) -> bool:
+    """Tell whether any worker may run it beside others."""
+    options = task.options
+    return not task.suspect and (options is None or not (options.workers or options.resources))
+
+
+def _check_threads(machine: SchedulerMachine, worker: WorkerPeer) -> None:
+    """Who is where in the worker's threads, and what they take."""
+    states = [task.state for task in worker.assigned.values() if type(task.state) is Assigned]
+    _demand(worker.seceded == sum(state.seceded for state in states), f"{worker} miscounts who seceded")
+    crowded = worker.active > worker.nthreads
+    _demand((worker.id in machine.ledger.crowded) is crowded, f"{worker} is wrongly crowded or not")
+    if worker.alone:
+        seated = [task.id for task in worker.assigned.values() if not task.state.seceded]  # type: ignore[attr-defined]
+        _demand(seated == [worker.alone] and not worker.lingering, f"{worker} runs a suspect beside others")
+    taken: dict[str, float] = {}
+    demands = [task.options.resources for task in worker.assigned.values() if task.options is not None]
+    for resources in [*demands, *(lingering.resources for lingering in worker.lingering.values())]:
+        for name, amount in resources:
+            taken[name] = taken.get(name, 0.0) + amount
+    for name in {**worker.free, **taken}:
+        free = worker.resources.get(name, 0.0) - taken.get(name, 0.0)
+        _demand(abs(worker.free.get(name, 0.0) - free) < 1e-6, f"{worker} miscounts its {name}")
+        _demand(free > -1e-6, f"{worker} has given away more {name} than it has")
 
 
 def _check_task(machine: SchedulerMachine, task: Task) -> None:
@@ -60,7 +94,8 @@ def _check_task(machine: SchedulerMachine, task: Task) -> None:
     needed = sum(type(user.state) in (Waiting, Ready, Assigned) for user in users)
     _demand(task.needed == needed, f"{task} counts {task.needed} active users, has {needed}")
     for want in task.wants:
-        _demand(ledger.clients.get(want.client.id) is want.client, f"{task} is wanted by a client that left")
+        known = ledger.clients.get(want.client.id) or ledger.leaving.get(want.client.id)
+        _demand(known is want.client, f"{task} is wanted by a client that left")
         _demand(want.client.tasks.get(want.number) is task, f"{task} is wanted by a client that does not know it")
     wanted = bool(task.wants or task.needed)
     if type(state) is Waiting:
@@ -69,7 +104,10 @@ def _check_task(machine: SchedulerMachine, task: Task) -> None:
         _demand(not any(type(each.state) in (Erred, Released) for each in task.inputs), f"{task} waits in vain")
     elif type(state) is Ready:
         _demand(all(type(each.state) is Held for each in task.inputs), f"{task} is ready without its inputs")
-        _demand((task.priority, task.id) in ledger.queue, f"{task} is ready and not in the queue")
+        entry = (task.priority, task.id)
+        parked = task.options is not None and entry in ledger.parked.get(task.options, ())
+        queued = task.id in ledger.suspects if task.suspect else parked or entry in task.share.queue
+        _demand(queued, f"{task} is ready and in no queue")
     elif type(state) is Assigned:
         _demand(ledger.workers.get(state.worker.id) is state.worker, f"{task} is assigned to a worker that left")
         _demand(task.id in state.worker.assigned, f"{state.worker} does not know that it runs {task}")

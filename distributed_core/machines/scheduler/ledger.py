@@ -1,20 +1,33 @@
 """All records of the scheduler, and its outbox.
 
 `move` is the only place where the state of a task changes. It keeps the workers' books (who is assigned what, who holds
-what, occupancy) in step with the states, so that no transition can forget to.
+what, occupancy, resources) in step with the states, so that no transition can forget to.
 """
 
 from __future__ import annotations
 
-import heapq
+from collections import deque
 from typing import Any
 
 from distributed_core.errors import InvariantBroken
-from distributed_core.ids import FunctionId, PeerId, TaskId
-from distributed_core.machines.scheduler.peers import ClientPeer, WorkerPeer
+from distributed_core.ids import FunctionId, PeerId, RunId, TaskId
+from distributed_core.machines.scheduler.fairness import Shares
+from distributed_core.machines.scheduler.peers import ClientPeer, Lingering, WorkerPeer
 from distributed_core.machines.scheduler.table import MOVES
-from distributed_core.machines.scheduler.tasks import Arriving, Assigned, Function, Held, Ready, Task, TaskState
+from distributed_core.machines.scheduler.tasks import (
+    Arriving,
+    Assigned,
+    Function,
+    Held,
+    Ready,
+    Task,
+    TaskOptions,
+    TaskState,
+)
 from distributed_core.settings import SchedulerSettings
+
+#: One line of the log: when, which task, what it became, and the worker's address or another detail.
+LogLine = tuple[float, TaskId, str, str]
 
 
 class Ledger:
@@ -22,18 +35,32 @@ class Ledger:
 
     def __init__(self, settings: SchedulerSettings) -> None:
         self.settings = settings
+        self.now = 0.0
         self.tasks: dict[TaskId, Task] = {}
         self.by_key: dict[str, Task] = {}
         self.functions: dict[bytes, Function] = {}
         self.workers: dict[PeerId, WorkerPeer] = {}
         self.clients: dict[PeerId, ClientPeer] = {}
         self.clients_by_name: dict[str, ClientPeer] = {}
+        #: Clients that left, with the futures that are still to be released, a part in each turn.
+        self.leaving: dict[PeerId, ClientPeer] = {}
         #: Workers that may get more work, the one that got work last at the end.
         self.open: dict[PeerId, WorkerPeer] = {}
-        #: A heap of (priority, id) of ready tasks; entries of tasks that left that state are skipped.
-        self.queue: list[tuple[int, TaskId]] = []
+        #: Workers with more to do than threads: others may take some of it.
+        self.crowded: dict[PeerId, WorkerPeer] = {}
+        #: Ready tasks without demands, by client.
+        self.shares = Shares()
+        #: Ready tasks that no worker could take, by their demands: heaps of (priority, id), as those of shares.
+        self.parked: dict[TaskOptions, list[tuple[int, TaskId]]] = {}
+        #: Ready tasks that are to run alone.
+        self.suspects: dict[TaskId, Task] = {}
+        #: Workers of which something became free since parked tasks were looked at.
+        self.fresh: dict[PeerId, WorkerPeer] = {}
+        #: Runs that a worker was asked to give back, and the worker that is idle meanwhile.
+        self.recalls: dict[RunId, WorkerPeer] = {}
         self.outbox: dict[PeerId, list[Any]] = {}
         self.drops: dict[PeerId, str] = {}
+        self.log: deque[LogLine] = deque(maxlen=settings.log_lines_max)
         self._task_ids = 0
         self._run_ids = 0
         self._function_ids: FunctionId = 0
@@ -89,11 +116,7 @@ class Ledger:
         if (type(old), kind) not in MOVES:
             raise InvariantBroken(f"task {task.id} cannot go from {type(old).__name__} to {kind.__name__}")
         if type(old) is Assigned:
-            worker = old.worker
-            del worker.assigned[task.id]
-            worker.occupancy_s = worker.occupancy_s - old.expected_s if worker.assigned else 0.0
-            if worker.id in self.workers:
-                self.review(worker)
+            self._unassign(task, old)
         elif type(old) is Held:
             for worker in old.workers:
                 if kind is not Held or worker not in new.workers:  # type: ignore[attr-defined]
@@ -102,32 +125,107 @@ class Ledger:
         elif type(old) is Arriving and old.worker is not None:
             del old.worker.arriving[task.id]
         task.state = new
+        detail = ""
         if kind is Ready:
-            heapq.heappush(self.queue, (task.priority, task.id))
+            if task.suspect:
+                self.suspects[task.id] = task
+            else:
+                self.shares.push(task.share, task.priority, task.id)
         elif type(new) is Assigned:
             worker = new.worker
+            detail = worker.address
+            if not worker.assigned:
+                worker.progress_at = self.now
             worker.assigned[task.id] = task
             worker.occupancy_s += new.expected_s
+            if task.options is not None:
+                self._take(worker, task.options.resources)
             self.review(worker)
         elif type(new) is Arriving and new.worker is not None:
             new.worker.arriving[task.id] = task
         elif type(new) is Held:
             for worker in new.workers:
                 if task.id not in worker.held:
+                    detail = worker.address
                     worker.held[task.id] = task
                     worker.nbytes += new.nbytes
+        self.log.append((self.now, task.id, kind.__name__, detail))
+
+    def _unassign(self, task: Task, old: Assigned) -> None:
+        worker = old.worker
+        del worker.assigned[task.id]
+        worker.occupancy_s = worker.occupancy_s - old.expected_s if worker.assigned else 0.0
+        if old.seceded:
+            worker.seceded -= 1
+        if worker.alone == task.id:
+            worker.alone = 0
+        if old.recalled:
+            self.forget_recall(old)
+        if worker.id in self.workers:
+            if task.options is not None:
+                self.give_back(worker, task.options.resources)
+            self.review(worker)
+
+    def linger(self, task: Task, state: Assigned, clients: tuple[PeerId, ...]) -> None:
+        """The run of an assigned task is withdrawn: until the worker says that it is over, its resources are taken.
+
+        Call it before the task moves on.
+        """
+        worker = state.worker
+        resources = task.options.resources if task.options is not None else ()
+        worker.lingering[state.run] = Lingering(resources, clients)
+        self._take(worker, resources)
+
+    def depart(self, worker: WorkerPeer, run: RunId) -> None:
+        """A withdrawn run is over."""
+        lingering = worker.lingering.pop(run, None)
+        if lingering is not None:
+            self.give_back(worker, lingering.resources)
+            self.review(worker)
+
+    def forget_recall(self, state: Assigned) -> None:
+        """The question whether a run can be given back is answered, or has become idle."""
+        state.recalled = False
+        thief = self.recalls.pop(state.run, None)
+        if thief is not None:
+            thief.incoming -= 1
+
+    # --- workers ----------------------------------------------------------------------------------
+
+    @staticmethod
+    def _take(worker: WorkerPeer, resources: tuple[tuple[str, float], ...]) -> None:
+        for name, amount in resources:
+            worker.free[name] = worker.free.get(name, 0.0) - amount
+
+    @staticmethod
+    def give_back(worker: WorkerPeer, resources: tuple[tuple[str, float], ...]) -> None:
+        for name, amount in resources:
+            worker.free[name] += amount
 
     def review(self, worker: WorkerPeer) -> None:
-        """Put `worker` among those that may get more work, or take it out."""
+        """Put `worker` among those that may get more work, and among those that have too much, or take it out."""
         self.open.pop(worker.id, None)
         if not self.full(worker):
             self.open[worker.id] = worker
+        if worker.active > worker.nthreads:
+            self.crowded[worker.id] = worker
+        else:
+            self.crowded.pop(worker.id, None)
+        if self.parked or self.suspects:
+            self.fresh[worker.id] = worker
 
     def full(self, worker: WorkerPeer) -> bool:
-        """Tell whether `worker` has enough to do until the scheduler hears of it again."""
-        return len(worker.assigned) > worker.nthreads and worker.occupancy_s >= worker.nthreads * self.settings.fill_s
+        """Tell whether `worker` has enough to do until the scheduler hears of it again, or may get nothing more."""
+        if worker.alone or worker.reserved or worker.retiring:
+            return True
+        return worker.active > worker.nthreads and worker.occupancy_s >= worker.nthreads * self.settings.fill_s
 
     def expected_s(self, function: Function | None) -> float:
         if function is None or function.duration_s is None:
             return self.settings.unknown_duration_s
         return function.duration_s
+
+    def charged_s(self, expected_s: float) -> float:
+        """Return what a client pays in advance for a run that is expected to take so long."""
+        # A mere guess must not outweigh what others really took.
+        return self.settings.fill_s if expected_s == self.settings.unknown_duration_s else expected_s

@@ -4,62 +4,138 @@ from __future__ import annotations
 
 from typing import Any
 
-from distributed_core.ids import FunctionId, Number, PeerId, TaskId
-from distributed_core.machines.scheduler.tasks import Function, Task
+from distributed_core.ids import FunctionId, Number, PeerId, RunId, TaskId
+from distributed_core.machines.scheduler.fairness import Share
+from distributed_core.machines.scheduler.tasks import Function, Task, TaskOptions
+
+
+class Lingering:
+    """A run that was withdrawn and may still be in a thread: it keeps its resources until the worker says it is over.
+
+    `clients` cancelled it, and hear of it if it cannot be ended.
+    """
+
+    __slots__ = ("clients", "resources")
+
+    def __init__(self, resources: tuple[tuple[str, float], ...], clients: tuple[PeerId, ...]) -> None:
+        self.resources = resources
+        self.clients = clients
 
 
 class WorkerPeer:
     """A worker: what it was told to run (`assigned`, oldest first) and which data it holds.
 
-    `arriving` is scattered data that a client is about to bring to it.
-    `occupancy_s` is the time that its assigned tasks are expected to take, added up over its threads.
+    Attributes
+    ----------
+    arriving
+        Scattered data that a client is about to bring to it.
+    copying
+        Data that it was told to fetch from another worker, for nobody's run.
+    lingering
+        Withdrawn runs that are not known to be over.
+    occupancy_s
+        The time that its assigned tasks are expected to take, added up over its threads.
+    progress_at
+        When it last ended a run, or got something to do: how long it may be stuck.
+    resources, free
+        Its abstract resources, and what of them no run has.
+    seceded
+        How many of its assigned tasks left their threads' seats.
+    incoming
+        How many recalled runs are meant for it.
+    alone
+        The suspect that it runs, and nothing beside it; or 0.
+    reserved
+        It gets no more work, because a suspect is to run there alone.
+    retiring
+        It gets no more work, because it is to leave.
+    blameless
+        It said that it ends for reasons of its own: what ran there is no suspect.
     """
 
     __slots__ = (
         "address",
+        "alone",
         "arriving",
         "assigned",
+        "blameless",
+        "copying",
         "details",
+        "free",
         "functions",
         "held",
+        "host",
         "id",
+        "incoming",
         "last_seen",
+        "lingering",
         "metrics",
         "name",
         "nbytes",
         "nthreads",
         "occupancy_s",
+        "progress_at",
+        "reserved",
+        "resources",
+        "retiring",
+        "seceded",
     )
 
     def __init__(self, id: PeerId, address: str, name: str, nthreads: int, details: dict[str, Any]) -> None:
         self.id = id
         self.address = address
+        self.host = address.rpartition(":")[0]
         self.name = name
         self.nthreads = nthreads
         self.details = details
         self.assigned: dict[TaskId, Task] = {}
         self.arriving: dict[TaskId, Task] = {}
+        self.copying: dict[TaskId, Task] = {}
         self.held: dict[TaskId, Task] = {}
         self.functions: dict[FunctionId, None] = {}
+        self.lingering: dict[RunId, Lingering] = {}
         self.nbytes = 0
         self.occupancy_s = 0.0
+        self.progress_at = 0.0
         self.last_seen = 0.0
         self.metrics: dict[str, Any] = {}
+        self.resources: dict[str, float] = dict(details.get("resources") or {})
+        self.free = dict(self.resources)
+        self.seceded = 0
+        self.incoming = 0
+        self.alone: TaskId = 0
+        self.reserved = False
+        self.retiring = False
+        self.blameless = False
+
+    @property
+    def active(self) -> int:
+        """How many runs want a thread of it."""
+        return len(self.assigned) - self.seceded + len(self.lingering)
+
+    def answers_to(self, names: frozenset[str]) -> bool:
+        """Tell whether one of `names` means this worker: its name, its address or its host."""
+        return self.name in names or self.address in names or self.host in names
 
     def __repr__(self) -> str:
         return f"<WorkerPeer {self.id} {self.address}>"
 
 
 class ClientPeer:
-    """A client: its futures by number, and the functions that it may name by their digest."""
+    """A client: its futures by number, the functions that it may name by their digest, its share of the workers.
 
-    __slots__ = ("functions", "id", "name", "tasks")
+    `warned` are the demands of its tasks that nobody met, and that it was told of.
+    """
 
-    def __init__(self, id: PeerId, name: str) -> None:
+    __slots__ = ("functions", "id", "name", "share", "tasks", "warned")
+
+    def __init__(self, id: PeerId, name: str, weight: float = 1.0) -> None:
         self.id = id
         self.name = name
         self.tasks: dict[Number, Task] = {}
         self.functions: dict[bytes, Function] = {}
+        self.share = Share(id, weight)
+        self.warned: dict[TaskOptions, None] = {}
 
     def __repr__(self) -> str:
         return f"<ClientPeer {self.id} {self.name}>"

@@ -2,18 +2,20 @@
 
 A task goes where it is expected to start first: after the work that the worker has already, and after the transfer of
 the inputs that it lacks. So workers are filled by expected time and not by count, and data moves only where waiting for
-its holder would take longer.
+its holder would take longer. A worker that ended nothing for longer than its estimates said counts as busy for as long
+again: estimates of functions that are new, or whose runs differ, mend themselves.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterable
 from itertools import islice
 
 from distributed_core import messages
 from distributed_core.machines.scheduler.ledger import Ledger
 from distributed_core.machines.scheduler.peers import WorkerPeer
-from distributed_core.machines.scheduler.tasks import Assigned, Held, Ready, Task
+from distributed_core.machines.scheduler.tasks import Assigned, Held, Ready, Task, TaskOptions
 
 #: Workers looked at for one task, so that the price of placing it does not grow with the cluster.
 CANDIDATES_MAX = 8
@@ -22,28 +24,69 @@ HOLDERS_MAX = 3
 
 
 def assign_ready(ledger: Ledger) -> None:
-    """Give ready tasks to workers, best priority first, while any worker has room."""
-    while ledger.queue and ledger.open:
-        _, task_id = heapq.heappop(ledger.queue)
-        task = ledger.tasks.get(task_id)
-        if task is not None and type(task.state) is Ready:
-            assign(ledger, task, choose(ledger, task))
+    """Give ready tasks to workers, best priority first within each client, while any worker has room."""
+    if ledger.suspects:
+        place_suspects(ledger)
+    if ledger.fresh:
+        fresh, ledger.fresh = ledger.fresh, {}
+        if ledger.parked:
+            place_parked(ledger, fresh)
+    shares, tasks = ledger.shares, ledger.tasks
+    while ledger.open:
+        share = shares.turn()
+        if share is None:
+            break
+        _, task_id = heapq.heappop(share.queue)
+        task = tasks.get(task_id)
+        if task is None or type(task.state) is not Ready or task.suspect:
+            continue
+        options = task.options
+        if options is None or not (options.workers or options.resources):
+            give(ledger, task, choose(ledger, task, ()))
+            continue
+        worker = choose_fitting(ledger, task, options)
+        if worker is not None:
+            give(ledger, task, worker)
+        else:
+            heapq.heappush(ledger.parked.setdefault(options, []), (task.priority, task.id))
+            warn_unmet(ledger, task, options)
 
 
-def choose(ledger: Ledger, task: Task) -> WorkerPeer:
+def give(ledger: Ledger, task: Task, worker: WorkerPeer) -> None:
+    """Assign the task, at its client's expense."""
+    ledger.shares.charge(task.share, ledger.charged_s(ledger.expected_s(task.function)))
+    assign(ledger, task, worker)
+
+
+# --- any worker will do ---------------------------------------------------------------------------
+
+
+def choose(ledger: Ledger, task: Task, more: Iterable[WorkerPeer]) -> WorkerPeer:
     """Return the worker on which `task` is expected to start first."""
     candidates = dict.fromkeys(islice(ledger.open.values(), CANDIDATES_MAX))
     if not task.inputs:
-        return min(candidates, key=load_s)
+        return min(candidates, key=lambda worker: load_s(ledger, worker)) if len(candidates) > 1 else _only(candidates)
     for each in islice(task.inputs, CANDIDATES_MAX):
         if type(each.state) is Held:
-            candidates.update(dict.fromkeys(islice(each.state.workers, HOLDERS_MAX)))
-    return min(candidates, key=lambda worker: load_s(worker) + transfer_s(ledger, task, worker))
+            for holder in islice(each.state.workers, HOLDERS_MAX):
+                if not (holder.alone or holder.reserved or holder.retiring):
+                    candidates[holder] = None
+    if len(candidates) == 1:
+        return _only(candidates)
+    return min(candidates, key=lambda worker: load_s(ledger, worker) + transfer_s(ledger, task, worker))
 
 
-def load_s(worker: WorkerPeer) -> float:
-    """Return the seconds until `worker` is expected to be done with what it has."""
-    return worker.occupancy_s / worker.nthreads
+def _only(candidates: dict[WorkerPeer, None]) -> WorkerPeer:
+    return next(iter(candidates))
+
+
+def load_s(ledger: Ledger, worker: WorkerPeer) -> float:
+    """Return the seconds until `worker` is expected to have a thread for one task more."""
+    planned_s = worker.occupancy_s / worker.nthreads
+    if worker.active < worker.nthreads:
+        return planned_s
+    stuck_s = ledger.now - worker.progress_at
+    return planned_s if planned_s > stuck_s else stuck_s
 
 
 def transfer_s(ledger: Ledger, task: Task, worker: WorkerPeer) -> float:
@@ -58,17 +101,127 @@ def transfer_s(ledger: Ledger, task: Task, worker: WorkerPeer) -> float:
     return ledger.settings.transfer_latency_s + nbytes / ledger.settings.bandwidth_bytes_per_s
 
 
+# --- demands --------------------------------------------------------------------------------------
+
+
+def willing(ledger: Ledger, options: TaskOptions) -> list[WorkerPeer]:
+    """Return the workers that may run a task of these demands, if not now then when they are free."""
+    workers = list(ledger.workers.values())
+    if options.workers is not None:
+        named = [worker for worker in workers if worker.answers_to(options.workers)]
+        if named or not options.loose:
+            workers = named
+    for name, amount in options.resources:
+        workers = [worker for worker in workers if worker.resources.get(name, 0.0) >= amount]
+    return workers
+
+
+def has_free(worker: WorkerPeer, options: TaskOptions | None) -> bool:
+    """Tell whether nobody has what the task needs of the worker's resources."""
+    return options is None or all(worker.free.get(name, 0.0) >= amount for name, amount in options.resources)
+
+
+def choose_fitting(ledger: Ledger, task: Task, options: TaskOptions) -> WorkerPeer | None:
+    """Return the best worker that meets the demands and has room now, or None."""
+    fitting = [each for each in willing(ledger, options) if each.id in ledger.open and has_free(each, options)]
+    return min(fitting, key=lambda each: load_s(ledger, each) + transfer_s(ledger, task, each), default=None)
+
+
+def place_parked(ledger: Ledger, fresh: dict[int, WorkerPeer]) -> None:
+    """Place tasks that waited for a worker with what they need; `fresh` are the workers that may have it now."""
+    for options, heap in list(ledger.parked.items()):
+        if not any(worker.id in ledger.open and has_free(worker, options) for worker in fresh.values()):
+            continue
+        while heap:
+            task = ledger.tasks.get(heap[0][1])
+            if task is not None and type(task.state) is Ready and not task.suspect:
+                worker = choose_fitting(ledger, task, options)
+                if worker is None:
+                    break
+                give(ledger, task, worker)
+            heapq.heappop(heap)
+        if not heap:
+            del ledger.parked[options]
+
+
+def warn_unmet(ledger: Ledger, task: Task, options: TaskOptions) -> None:
+    """Tell the clients that want the task, once for these demands, that no worker that is there will do."""
+    if willing(ledger, options):
+        return
+    for want in task.wants:
+        if options not in want.client.warned:
+            want.client.warned[options] = None
+            text = f"{task.name} waits: {unmet(options)}; it runs as soon as there is such a worker"
+            ledger.send(want.client.id, messages.Notice("warning", text, None))
+
+
+def unmet(options: TaskOptions) -> str:
+    """Say in words what no worker meets."""
+    parts = []
+    if options.workers is not None and not options.loose:
+        parts.append(f"is called {' or '.join(sorted(options.workers))}")
+    if options.resources:
+        parts.append("has " + " and ".join(f"{amount:g} {name}" for name, amount in options.resources))
+    return "no worker that is registered " + " and ".join(parts or ["may run it"])
+
+
+# --- suspects run alone ---------------------------------------------------------------------------
+
+
+def place_suspects(ledger: Ledger) -> None:
+    """Give each suspect a worker of its own, and keep busy workers free of new work until there are enough."""
+    for task_id in list(ledger.suspects):
+        task = ledger.suspects[task_id]
+        if type(task.state) is not Ready:
+            del ledger.suspects[task_id]
+            continue
+        options = task.options
+        fitting = list(ledger.workers.values()) if options is None else willing(ledger, options)
+        fitting = [worker for worker in fitting if not worker.alone and not worker.retiring]
+        idle = [worker for worker in fitting if not worker.active and has_free(worker, options)]
+        if idle:
+            worker = min(idle, key=lambda each: transfer_s(ledger, task, each))
+            del ledger.suspects[task_id]
+            worker.reserved = False
+            worker.alone = task.id
+            give(ledger, task, worker)
+        elif not _reserve(ledger, fitting):
+            break
+    if not ledger.suspects:
+        for worker in ledger.workers.values():
+            if worker.reserved:
+                worker.reserved = False
+                ledger.review(worker)
+
+
+def _reserve(ledger: Ledger, fitting: list[WorkerPeer]) -> bool:
+    """Let one more worker run empty; return False where enough do."""
+    most = max(1, int(len(ledger.workers) * ledger.settings.reserved_workers_fraction))
+    if sum(worker.reserved for worker in ledger.workers.values()) >= most:
+        return False
+    free = [worker for worker in fitting if not worker.reserved]
+    if free:
+        worker = min(free, key=lambda each: load_s(ledger, each))
+        worker.reserved = True
+        ledger.review(worker)
+    return True
+
+
+# --- the assignment itself ------------------------------------------------------------------------
+
+
 def assign(ledger: Ledger, task: Task, worker: WorkerPeer) -> None:
     """Tell `worker` to run `task`, and the function first if it is new there."""
     function = task.function
     assert function is not None and task.payload is not None
     run = ledger.next_run_id()
-    ledger.move(task, Assigned(worker, run, ledger.expected_s(function)))
+    ledger.move(task, Assigned(worker, run, ledger.expected_s(function), ledger.now))
     if function.id not in worker.functions:
         worker.functions[function.id] = None
         ledger.send(worker.id, messages.FunctionBody(function.id, function.name, function.body))
     inputs = [_locate(each, worker) for each in task.inputs] if task.inputs else []
-    ledger.send(worker.id, messages.Assignment(task.id, run, function.id, task.payload, inputs))
+    timeout_s = task.options.timeout_s if task.options is not None else 0.0
+    ledger.send(worker.id, messages.Assignment(task.id, run, function.id, task.payload, inputs, timeout_s))
 
 
 def _locate(task: Task, worker: WorkerPeer) -> list[object]:
@@ -76,4 +229,9 @@ def _locate(task: Task, worker: WorkerPeer) -> list[object]:
     assert type(state) is Held
     if worker in state.workers:
         return [task.id, state.nbytes, []]
-    return [task.id, state.nbytes, [holder.address for holder in state.workers[:HOLDERS_MAX]]]
+    return [task.id, state.nbytes, holders_of(state)]
+
+
+def holders_of(state: Held) -> list[str]:
+    """Return the addresses that travel with an input."""
+    return [holder.address for holder in state.workers[:HOLDERS_MAX]]

@@ -21,6 +21,8 @@ MOVES: dict[tuple[type[TaskState], type[TaskState]], str] = {
     (Released, Erred): "scattered data that is needed again, but gone",
     (Released, Forgotten): "nobody can ask for it any more",
     (Waiting, Ready): "the last missing input is held",
+    (Waiting, Held): "a copy turned up on a worker",
+    (Ready, Held): "a copy turned up on a worker",
     (Waiting, Erred): "an input has no result",
     (Waiting, Released): "no longer wanted",
     (Ready, Waiting): "an input was lost before it was assigned",
@@ -38,5 +40,6 @@ MOVES: dict[tuple[type[TaskState], type[TaskState]], str] = {
     (Held, Held): "one more holder, or one less",
     (Held, Released): "no longer wanted, or lost and computable",
     (Held, Erred): "lost, and it was scattered data",
+    (Erred, Released): "to be tried again",
     (Erred, Forgotten): "nobody can ask for it any more",
 }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from distributed_core.ids import FunctionId, Number, RunId, TaskId
 
 if TYPE_CHECKING:
+    from distributed_core.machines.scheduler.fairness import Share
     from distributed_core.machines.scheduler.peers import ClientPeer, WorkerPeer
     from distributed_core.messages import Payload
 
@@ -62,14 +63,22 @@ class Ready(TaskState):
 
 
 class Assigned(TaskState):
-    """A worker was told to run it, as run `run`; `expected_s` is its share of the worker's occupancy."""
+    """A worker was told to run it, as run `run`, at `since`; `expected_s` is its share of the worker's occupancy.
 
-    __slots__ = ("expected_s", "run", "worker")
+    `recalled` while the worker is asked whether it can give it back, `started` once it said that it cannot, `seceded`
+    where the task left its thread's seat to others.
+    """
 
-    def __init__(self, worker: WorkerPeer, run: RunId, expected_s: float) -> None:
+    __slots__ = ("expected_s", "recalled", "run", "seceded", "since", "started", "worker")
+
+    def __init__(self, worker: WorkerPeer, run: RunId, expected_s: float, since: float = 0.0) -> None:
         self.worker = worker
         self.run = run
         self.expected_s = expected_s
+        self.since = since
+        self.recalled = False
+        self.started = False
+        self.seceded = False
 
 
 class Arriving(TaskState):
@@ -152,11 +161,17 @@ class Task:
         How many of `users` are waiting, ready or assigned: these keep its data alive.
     wants
         The futures of it; these keep its data alive too.
-    deaths, fetch_failures
-        How often a worker died that was running it; how often its inputs could not be fetched.
+    share
+        The client in whose turn it runs.
+    suspect
+        A worker died that may have been running it: it runs alone from now on.
+    deaths, alone_deaths, fetch_failures
+        How often a worker died that may have been running it; how often one died that ran nothing else; how often its
+        inputs could not be fetched.
     """
 
     __slots__ = (
+        "alone_deaths",
         "deaths",
         "fetch_failures",
         "function",
@@ -167,7 +182,9 @@ class Task:
         "options",
         "payload",
         "priority",
+        "share",
         "state",
+        "suspect",
         "users",
         "wants",
     )
@@ -180,6 +197,7 @@ class Task:
         payload: Payload | None,
         inputs: tuple[Task, ...],
         priority: int,
+        share: Share,
         options: TaskOptions | None = None,
     ) -> None:
         self.id = id
@@ -193,8 +211,16 @@ class Task:
         self.users: dict[TaskId, Task] | None = None
         self.needed = 0
         self.wants: tuple[Want, ...] = ()
+        self.share = share
+        self.suspect = False
         self.deaths = 0
+        self.alone_deaths = 0
         self.fetch_failures = 0
+
+    @property
+    def name(self) -> str:
+        """What people call it: its key, or its function's name."""
+        return self.key or (self.function.name if self.function is not None else "scattered data")
 
     def __repr__(self) -> str:
         return f"<Task {self.id} {type(self.state).__name__}>"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from distributed_core import messages
-from distributed_core.ids import Number
+from distributed_core.ids import Number, PeerId
 from distributed_core.machines.scheduler.ledger import Ledger
 from distributed_core.machines.scheduler.peers import ClientPeer, WorkerPeer
 from distributed_core.machines.scheduler.tasks import (
@@ -61,8 +61,9 @@ def activate(ledger: Ledger, task: Task) -> None:
 
 
 def hold(ledger: Ledger, task: Task, worker: WorkerPeer, nbytes: int, payload: messages.Payload | None) -> None:
-    """The data of an assigned or arriving task is on `worker`: tell who wants it, free who waited for it."""
-    computed = type(task.state) is Assigned
+    """The data of a task is on `worker`: tell who wants it, free who waited for it."""
+    active = type(task.state) in ACTIVE
+    task.suspect = False
     ledger.move(task, Held((worker,), nbytes))
     for want in task.wants:
         ledger.send(want.client.id, messages.Finished(want.number, nbytes, payload))
@@ -72,7 +73,7 @@ def hold(ledger: Ledger, task: Task, worker: WorkerPeer, nbytes: int, payload: m
                 user.state.missing -= 1
                 if not user.state.missing:
                     ledger.move(user, READY)
-    if computed:
+    if active:
         settle(ledger, _leave_active(task))
     if not task.wants and not task.needed:
         settle(ledger, [task])
@@ -144,8 +145,11 @@ def requeue(ledger: Ledger, task: Task) -> None:
         activate(ledger, each)
 
 
-def settle(ledger: Ledger, stack: list[Task]) -> None:
-    """Release what nobody wants or needs, and forget what nobody can ask for again."""
+def settle(ledger: Ledger, stack: list[Task], cancelled_by: tuple[PeerId, ...] = ()) -> None:
+    """Release what nobody wants or needs, and forget what nobody can ask for again.
+
+    A run that goes on in vain is interrupted where clients cancelled it; else its result is dropped.
+    """
     while stack:
         task = stack.pop()
         if task.wants or task.needed or type(task.state) is Forgotten:
@@ -157,7 +161,8 @@ def settle(ledger: Ledger, stack: list[Task]) -> None:
             ledger.move(task, RELEASED)
         elif type(state) in ACTIVE:
             if type(state) is Assigned:
-                ledger.send(state.worker.id, messages.Withdrawal(task.id, state.run))
+                ledger.linger(task, state, cancelled_by)
+                ledger.send(state.worker.id, messages.Withdrawal(task.id, state.run, bool(cancelled_by)))
             stack.extend(_leave_active(task))
             ledger.move(task, RELEASED)
         elif type(state) is Arriving:
@@ -166,15 +171,15 @@ def settle(ledger: Ledger, stack: list[Task]) -> None:
             _forget(ledger, task, stack)
 
 
-def unwant(ledger: Ledger, client: ClientPeer, numbers: Iterable[Number]) -> None:
-    """The client holds no future of these numbers any more."""
+def unwant(ledger: Ledger, client: ClientPeer, numbers: Iterable[Number], *, cancelled: bool = False) -> None:
+    """The client holds no future of these numbers any more, or cancelled them."""
     loose = []
     for number in numbers:
         task = client.tasks.pop(number, None)
         if task is not None:
             task.wants = tuple(want for want in task.wants if want.client is not client or want.number != number)
             loose.append(task)
-    settle(ledger, loose)
+    settle(ledger, loose, (client.id,) if cancelled else ())
 
 
 def cancel(ledger: Ledger, client: ClientPeer, numbers: Iterable[Number]) -> None:
@@ -194,7 +199,28 @@ def cancel(ledger: Ledger, client: ClientPeer, numbers: Iterable[Number]) -> Non
             stack.extend(task.users.values())
     for number in own:
         ledger.send(client.id, messages.Cancelled(number, "its client cancelled it, or a future that it needs"))
-    unwant(ledger, client, own)
+    unwant(ledger, client, own, cancelled=True)
+
+
+def retry(ledger: Ledger, client: ClientPeer, numbers: Iterable[Number]) -> None:
+    """Run failed tasks again: those asked for, the inputs that failed before them, the users that fell after."""
+    stack = [client.tasks[number] for number in numbers if number in client.tasks]
+    chosen: dict[int, Task] = {}
+    while stack:
+        task = stack.pop()
+        if task.id in chosen or type(task.state) is not Erred:
+            continue
+        chosen[task.id] = task
+        stack.extend(task.inputs)
+        if task.users:
+            stack.extend(task.users.values())
+    for task in chosen.values():
+        task.deaths = task.alone_deaths = task.fetch_failures = 0
+        ledger.move(task, RELEASED)
+        for want in task.wants:
+            ledger.send(want.client.id, messages.Pending(want.number))
+    for task in chosen.values():
+        activate(ledger, task)
 
 
 def want(ledger: Ledger, client: ClientPeer, number: Number, task: Task) -> None:

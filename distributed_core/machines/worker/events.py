@@ -42,6 +42,43 @@ class Executed:
 
 
 @dataclass(frozen=True, slots=True)
+class RunTaken:
+    """The answer to `TakeBack`: whether the run had not started, and now will not."""
+
+    run: RunId
+    taken: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """A thread began a run that has a time limit."""
+
+    run: RunId
+
+
+@dataclass(frozen=True, slots=True)
+class RunSeceded:
+    """A run left its thread's seat to others."""
+
+    run: RunId
+
+
+@dataclass(frozen=True, slots=True)
+class RunReturned:
+    """A run that had seceded has a seat again."""
+
+    run: RunId
+
+
+@dataclass(frozen=True, slots=True)
+class TimerEnded:
+    """A timer of `SetTimer` fired."""
+
+    run: RunId
+    purpose: str
+
+
+@dataclass(frozen=True, slots=True)
 class DataFetched:
     """A peer answered: `arrived` are (task, bytes) that the server keeps now, `absent` it does not have."""
 
@@ -65,4 +102,15 @@ class DataPut:
     items: list[tuple[TaskId, int]]
 
 
-WorkerEvent = Instructed | Executed | DataFetched | PeerUnreachable | DataPut
+WorkerEvent = (
+    Instructed
+    | Executed
+    | RunTaken
+    | RunStarted
+    | RunSeceded
+    | RunReturned
+    | TimerEnded
+    | DataFetched
+    | PeerUnreachable
+    | DataPut
+)

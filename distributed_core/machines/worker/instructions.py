@@ -25,13 +25,44 @@ class Execute:
     function: FunctionId
     payload: Payload
     inputs: tuple[TaskId, ...]
+    timeout_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class Abandon:
-    """Do not start this run, or do not report it."""
+class TakeBack:
+    """Take a run back from the executor if no thread has begun it, and feed `RunTaken`."""
 
     run: RunId
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """Raise `TaskInterrupted` in the thread that is at this run."""
+
+    run: RunId
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """Feed `TimerEnded` after this time."""
+
+    run: RunId
+    purpose: str
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class EndProcess:
+    """End this process at once, once what was reported has left; its nanny starts another one."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Close this worker, with exit code 0."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,4 +92,16 @@ class DropFunctions:
     functions: list[FunctionId]
 
 
-WorkerInstruction = Report | Execute | Abandon | Fetch | Discard | KeepFunction | DropFunctions
+WorkerInstruction = (
+    Report
+    | Execute
+    | TakeBack
+    | Interrupt
+    | SetTimer
+    | EndProcess
+    | Leave
+    | Fetch
+    | Discard
+    | KeepFunction
+    | DropFunctions
+)

@@ -10,13 +10,17 @@ from distributed_core.errors import ProtocolError
 from distributed_core.ids import RunId, TaskId
 from distributed_core.machines.worker import events
 from distributed_core.machines.worker.instructions import (
-    Abandon,
     Discard,
     DropFunctions,
+    EndProcess,
     Execute,
     Fetch,
+    Interrupt,
     KeepFunction,
+    Leave,
     Report,
+    SetTimer,
+    TakeBack,
     WorkerInstruction,
 )
 from distributed_core.machines.worker.replicas import Replica
@@ -28,17 +32,28 @@ class WorkerMachine:
     """A worker as a pure machine, for one registration at one scheduler.
 
     A worker that registers anew starts with a new machine: task ids of one scheduler mean nothing to the next.
+
+    Parameters
+    ----------
+    replaceable
+        A nanny starts another process when this one ends.
     """
 
-    def __init__(self, settings: WorkerSettings | None = None) -> None:
+    def __init__(self, settings: WorkerSettings | None = None, *, replaceable: bool = False) -> None:
         self.settings = settings or WorkerSettings()
+        self.replaceable = replaceable
         self.runs: dict[RunId, Run] = {}
+        #: Those of them that lack inputs.
+        self.waiting: dict[RunId, Run] = {}
+        #: Runs that nobody waits for any more, and that a thread may still be at.
+        self.lingering: dict[RunId, Run] = {}
         self.replicas: dict[TaskId, Replica] = {}
         #: Tasks to ask a peer for, and the peers that a request is under way to: one at a time, so that they batch.
         self.queues: dict[str, dict[TaskId, None]] = {}
         self.asked: dict[str, None] = {}
         self._out: list[WorkerInstruction] = []
         self._reports: list[Any] = []
+        self._ending: EndProcess | None = None
 
     def handle(self, event: events.WorkerEvent, now: float) -> list[WorkerInstruction]:
         """Apply what happened; return what is to be done, in order."""
@@ -46,6 +61,8 @@ class WorkerMachine:
         if self._reports:
             self._out.append(Report(self._reports))
             self._reports = []
+        if self._ending is not None:
+            self._out.append(self._ending)
         out, self._out = self._out, []
         return out
 
@@ -62,7 +79,7 @@ class WorkerMachine:
 
     def _on_assignment(self, message: messages.Assignment) -> None:
         inputs = tuple([each[0] for each in message.inputs]) if message.inputs else ()
-        run = Run(message.task, message.run, message.function, message.payload, inputs)
+        run = Run(message.task, message.run, message.function, message.payload, inputs, message.timeout_s)
         self.runs[run.run] = run
         for task, nbytes, holders in message.inputs:
             replica = self.replicas.get(task)
@@ -71,6 +88,7 @@ class WorkerMachine:
             elif replica.held:
                 continue
             run.missing += 1
+            self.waiting[run.run] = run
             replica.waiters[run.run] = None
             replica.holders.extend(each for each in holders if each not in replica.holders)
             if replica.source is None:
@@ -82,19 +100,61 @@ class WorkerMachine:
 
     def _on_withdrawal(self, message: messages.Withdrawal) -> None:
         run = self.runs.pop(message.run, None)
-        if run is not None:
-            if run.payload is None:
-                self._out.append(Abandon(run.run))
-            else:
-                self._unwait(run)
-            return
-        replica = self.replicas.get(message.task)
-        if replica is not None and replica.held and replica.run == message.run:
-            # The report of its end and this message crossed.
-            self._discard([message.task])
+        if run is None:
+            replica = self.replicas.get(message.task)
+            if replica is not None and replica.held and replica.run == message.run:
+                # The report of its end and this message crossed.
+                self._discard([message.task])
+            if message.run not in self.lingering:
+                self._reports.append(messages.Departure(message.run))
+        elif run.payload is not None:
+            self._forget_waiting(run)
+            self._reports.append(messages.Departure(message.run))
+        else:
+            run.interrupt = message.interrupt
+            self.lingering[run.run] = run
+            self._out.append(TakeBack(run.run))
+
+    def _on_recall(self, message: messages.Recall) -> None:
+        run = self.runs.get(message.run)
+        if run is None:
+            self._reports.append(messages.Yielding(message.task, message.run, False))
+        elif run.payload is not None:
+            self._forget_waiting(run)
+            self._reports.append(messages.Yielding(run.task, run.run, True))
+        else:
+            run.recalled = True
+            self._out.append(TakeBack(run.run))
+
+    def _on_acquisition(self, message: messages.Acquisition) -> None:
+        for task, nbytes, holders in message.items:
+            replica = self.replicas.get(task)
+            if replica is not None and replica.held:
+                self._reports.append(messages.Possession([[task, replica.nbytes]]))
+                continue
+            if replica is None:
+                replica = self.replicas[task] = Replica(task, nbytes)
+            replica.errand = True
+            replica.holders.extend(each for each in holders if each not in replica.holders)
+            if replica.source is None:
+                self._seek(replica)
+
+    def _on_dismissal(self, message: messages.Dismissal) -> None:
+        self._out.append(Leave(message.reason))
 
     def _on_disposal(self, message: messages.Disposal) -> None:
-        self._discard([task for task in message.tasks if task in self.replicas and self.replicas[task].held])
+        gone = [task for task in message.tasks if task in self.replicas and self.replicas[task].held]
+        if self.waiting:
+            self._reject_waiting(dict.fromkeys(gone))
+        self._discard(gone)
+
+    def _reject_waiting(self, gone: dict[TaskId, None]) -> None:
+        """Runs that waited for other data lose data that they had: another holder died, and the books crossed."""
+        for run in list(self.waiting.values()):
+            absent = [[task, ""] for task in run.inputs if task in gone]
+            if absent:
+                self._forget_waiting(run)
+                self._reports.append(messages.Rejection(run.task, run.run, absent, []))
 
     def _on_function_body(self, message: messages.FunctionBody) -> None:
         self._out.append(KeepFunction(message.function, message.name, message.body))
@@ -108,16 +168,84 @@ class WorkerMachine:
         for report in event.reports:
             run = self.runs.pop(report.run, None)
             if run is None:
-                continue
-            if isinstance(report, events.RunFinished):
+                if self.lingering.pop(report.run, None) is not None:
+                    self._reports.append(messages.Departure(report.run))
+            elif isinstance(report, events.RunFinished):
                 self._keep(run.task, report.nbytes, run.run)
                 self._reports.append(
                     messages.Completion(run.task, run.run, report.nbytes, report.duration_s, report.payload)
                 )
+            elif run.timed_out:
+                self._report_timeout(run)
+                self._reports.append(messages.Departure(run.run))
             else:
                 self._reports.append(
-                    messages.Failure(run.task, run.run, report.payload, report.text, report.duration_s)
+                    messages.Failure(run.task, run.run, report.payload, report.text, report.duration_s, "exception")
                 )
+
+    def _report_timeout(self, run: Run) -> None:
+        text = f"it did not end within its timeout of {run.timeout_s:g} s"
+        self._reports.append(messages.Failure(run.task, run.run, None, text, run.timeout_s, "TaskTimeout"))
+
+    def _on_run_taken(self, event: events.RunTaken) -> None:
+        run = self.lingering.get(event.run)
+        if run is not None:
+            if event.taken:
+                del self.lingering[event.run]
+                self._reports.append(messages.Departure(event.run))
+            elif run.interrupt:
+                self._interrupt(run)
+            return
+        run = self.runs.get(event.run)
+        if run is not None and run.recalled:
+            run.recalled = False
+            if event.taken:
+                del self.runs[event.run]
+            self._reports.append(messages.Yielding(run.task, run.run, event.taken))
+
+    def _on_run_started(self, event: events.RunStarted) -> None:
+        run = self.runs.get(event.run)
+        if run is not None and run.timeout_s:
+            self._out.append(SetTimer(run.run, "timeout", run.timeout_s))
+
+    def _on_run_seceded(self, event: events.RunSeceded) -> None:
+        run = self.runs.get(event.run)
+        if run is not None:
+            self._reports.append(messages.Secession(run.task, run.run))
+
+    def _on_run_returned(self, event: events.RunReturned) -> None:
+        run = self.runs.get(event.run)
+        if run is not None:
+            self._reports.append(messages.Return(run.task, run.run))
+
+    # --- runs that take too long ------------------------------------------------------------------
+
+    def _interrupt(self, run: Run) -> None:
+        self._out.append(Interrupt(run.run))
+        self._out.append(SetTimer(run.run, "grace", self.settings.interrupt_grace_s))
+
+    def _on_timer_ended(self, event: events.TimerEnded) -> None:
+        run = self.runs.get(event.run)
+        if event.purpose == "timeout":
+            if run is not None:
+                run.timed_out = True
+                self._interrupt(run)
+            return
+        if run is not None and run.timed_out:
+            # Whoever waits for it waits no longer, whatever becomes of its thread.
+            self._report_timeout(run)
+            del self.runs[run.run]
+            self.lingering[run.run] = run
+        run = self.lingering.get(event.run)
+        if run is None:
+            return
+        reason = f"a task that was to end went on for {self.settings.interrupt_grace_s:g} s after it was interrupted"
+        if self.replaceable:
+            self._reports.append(messages.Sacrifice(reason))
+            self._ending = EndProcess(reason)
+        else:
+            text = f"{reason}; its worker has no nanny that could replace the process, so it goes on in its thread"
+            self._reports.append(messages.Stubbornness(run.run, text))
 
     # --- data -------------------------------------------------------------------------------------
 
@@ -158,7 +286,7 @@ class WorkerMachine:
 
     def _seek(self, replica: Replica) -> None:
         """Queue a request for the data, or give up the runs that wait for it."""
-        if not replica.waiters:
+        if not replica.waiters and not replica.errand:
             del self.replicas[replica.task]
         elif replica.holders:
             # Spread the requests for different data over its holders.
@@ -170,9 +298,12 @@ class WorkerMachine:
             addresses = replica.absent if replica.absent or replica.unreachable else [""]
             absent = [[replica.task, address] for address in addresses]
             unreachable = [[replica.task, address] for address in replica.unreachable]
+            if replica.errand:
+                replica.errand = False
+                self._reports.append(messages.Shortfall(absent, unreachable))
             for run_id in list(replica.waiters):
-                run = self.runs.pop(run_id)
-                self._unwait(run)
+                run = self.runs[run_id]
+                self._forget_waiting(run)
                 self._reports.append(messages.Rejection(run.task, run.run, absent, unreachable))
             self.replicas.pop(replica.task, None)
 
@@ -209,6 +340,7 @@ class WorkerMachine:
         replica.nbytes = nbytes
         replica.run = run
         replica.source = None
+        replica.errand = False
         replica.holders = []
         if replica.waiters:
             for run_id in replica.waiters:
@@ -222,15 +354,19 @@ class WorkerMachine:
         payload = run.payload
         assert payload is not None
         run.payload = None
-        self._out.append(Execute(run.run, run.task, run.function, payload, run.inputs))
+        self.waiting.pop(run.run, None)
+        self._out.append(Execute(run.run, run.task, run.function, payload, run.inputs, run.timeout_s))
 
-    def _unwait(self, run: Run) -> None:
-        """Take a run that has not started away from the data that it waits for."""
+    def _forget_waiting(self, run: Run) -> None:
+        """Take a run that has not started away, and from the data that it waits for."""
+        self.runs.pop(run.run, None)
+        self.waiting.pop(run.run, None)
         for task in run.inputs:
             replica = self.replicas.get(task)
             if replica is not None and run.run in replica.waiters:
                 del replica.waiters[run.run]
-                if not replica.waiters and not replica.held and replica.source not in self.asked:
+                idle = not replica.waiters and not replica.errand and not replica.held
+                if idle and replica.source not in self.asked:
                     # Nobody waits and nobody was asked: forget it. A request under way still finds its record.
                     del self.replicas[task]
 
@@ -243,6 +379,11 @@ class WorkerMachine:
     _ON_EVENT: dict[type, Callable[..., None]] = {
         events.Instructed: _on_instructed,
         events.Executed: _on_executed,
+        events.RunTaken: _on_run_taken,
+        events.RunStarted: _on_run_started,
+        events.RunSeceded: _on_run_seceded,
+        events.RunReturned: _on_run_returned,
+        events.TimerEnded: _on_timer_ended,
         events.DataFetched: _on_data_fetched,
         events.PeerUnreachable: _on_peer_unreachable,
         events.DataPut: _on_data_put,
@@ -250,6 +391,9 @@ class WorkerMachine:
     _FROM_SCHEDULER: dict[type, Callable[..., None]] = {
         messages.Assignment: _on_assignment,
         messages.Withdrawal: _on_withdrawal,
+        messages.Recall: _on_recall,
+        messages.Acquisition: _on_acquisition,
+        messages.Dismissal: _on_dismissal,
         messages.Disposal: _on_disposal,
         messages.FunctionBody: _on_function_body,
         messages.FunctionDisposal: _on_function_disposal,

@@ -24,9 +24,11 @@ class Replica:
         The run that made it here, 0 where it came from elsewhere.
     absent, unreachable
         Addresses that were tried in vain.
+    errand
+        The scheduler wants a copy here, whether a run needs it or not.
     """
 
-    __slots__ = ("absent", "held", "holders", "nbytes", "run", "source", "task", "unreachable", "waiters")
+    __slots__ = ("absent", "errand", "held", "holders", "nbytes", "run", "source", "task", "unreachable", "waiters")
 
     def __init__(self, task: TaskId, nbytes: int) -> None:
         self.task = task
@@ -38,3 +40,4 @@ class Replica:
         self.waiters: dict[RunId, None] = {}
         self.absent: list[str] = []
         self.unreachable: list[str] = []
+        self.errand = False

@@ -1,0 +1,160 @@
+"""What clients say, and what it does to the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from distributed_core import messages
+from distributed_core.ids import PeerId
+from distributed_core.machines.scheduler import transitions
+from distributed_core.machines.scheduler.checking import Misbehaved, checked, numbers_of
+from distributed_core.machines.scheduler.fairness import Share
+from distributed_core.machines.scheduler.from_worker import disbelieve
+from distributed_core.machines.scheduler.ledger import Ledger
+from distributed_core.machines.scheduler.peers import ClientPeer
+from distributed_core.machines.scheduler.tasks import Arriving, Function, Reason, Released, Task, TaskOptions
+
+_TASK = (int, (str, type(None)), bytes, list, list, int, (dict, type(None)))
+_DATUM = (int, (str, type(None)), int)
+
+
+def on_submission(ledger: Ledger, client: ClientPeer, message: messages.Submission) -> None:
+    for digest, name, body in checked(message.functions, (bytes, str, bytes)):
+        if digest in client.functions:
+            continue
+        function = ledger.functions.get(digest)
+        if function is None:
+            function = Function(ledger.next_function_id(), digest, name, body)
+            ledger.functions[digest] = function
+        function.clients += 1
+        client.functions[digest] = function
+    for number, key, digest, payload, inputs, priority, options in checked(message.tasks, _TASK):
+        if number in client.tasks:
+            raise Misbehaved(f"it used the number {number} twice")
+        task = ledger.by_key.get(key) if key is not None else None
+        if task is None:
+            function = client.functions.get(digest)
+            try:
+                needs = tuple([client.tasks[each] for each in inputs])
+            except (KeyError, TypeError):
+                raise Misbehaved("it submitted a task on a future that it does not hold") from None
+            if function is None or len(set(inputs)) != len(inputs):
+                raise Misbehaved("it submitted a task with an unknown function or with an input twice")
+            task = new_task(ledger, key, function, payload, needs, priority, client.share, options_of(options))
+        transitions.want(ledger, client, number, task)
+
+
+def new_task(
+    ledger: Ledger,
+    key: str | None,
+    function: Function | None,
+    payload: Any,
+    inputs: tuple[Task, ...],
+    priority: int,
+    share: Share,
+    options: TaskOptions | None = None,
+) -> Task:
+    """Enter a task into the books."""
+    task = Task(ledger.next_task_id(), key, function, payload, inputs, -priority, share, options)
+    ledger.tasks[task.id] = task
+    if key is not None:
+        ledger.by_key[key] = task
+    if function is not None:
+        function.tasks += 1
+    for each in inputs:
+        if each.users is None:
+            each.users = {task.id: task}
+        else:
+            each.users[task.id] = task
+    return task
+
+
+def on_scattering(ledger: Ledger, client: ClientPeer, message: messages.Scattering) -> None:
+    planned: dict[PeerId, int] = {}
+    names = frozenset(map(str, message.workers)) if message.workers is not None else None
+    for number, key, nbytes in checked(message.items, _DATUM):
+        if number in client.tasks:
+            raise Misbehaved(f"it used the number {number} twice")
+        task = ledger.by_key.get(key) if key is not None else None
+        if task is not None and type(task.state) is not Released:
+            transitions.want(ledger, client, number, task)
+            continue
+        fitting = [
+            each for each in ledger.workers.values() if not each.retiring and (names is None or each.answers_to(names))
+        ]
+        worker = min(fitting, key=lambda each: each.nbytes + planned.get(each.id, 0), default=None)
+        if task is None:
+            task = new_task(ledger, key, None, None, (), 0, client.share)
+        ledger.move(task, Arriving(worker))
+        transitions.want(ledger, client, number, task)
+        if worker is None:
+            text = "there is no worker to scatter data to; start one first"
+            if names is not None:
+                text = f"no worker called {' or '.join(sorted(names))} is there to scatter data to"
+            transitions.fail(ledger, task, Reason("DataLost", text, None))
+            continue
+        planned[worker.id] = planned.get(worker.id, 0) + nbytes
+        ledger.send(client.id, messages.Placement(number, task.id, worker.address))
+
+
+def on_release(ledger: Ledger, client: ClientPeer, message: messages.Release) -> None:
+    transitions.unwant(ledger, client, numbers_of(message.numbers))
+
+
+def on_cancellation(ledger: Ledger, client: ClientPeer, message: messages.Cancellation) -> None:
+    transitions.cancel(ledger, client, numbers_of(message.numbers))
+
+
+def on_retrial(ledger: Ledger, client: ClientPeer, message: messages.Retrial) -> None:
+    transitions.retry(ledger, client, numbers_of(message.numbers))
+
+
+def on_wish(ledger: Ledger, client: ClientPeer, message: messages.Wish) -> None:
+    for number, key in checked(message.items, (int, str)):
+        if number in client.tasks:
+            raise Misbehaved(f"it used the number {number} twice")
+        task = ledger.find(key)
+        if task is None:
+            ledger.send(client.id, messages.Cancelled(number, f"no task is named {key:.200}"))
+        else:
+            transitions.want(ledger, client, number, task)
+
+
+def on_complaint(ledger: Ledger, client: ClientPeer, message: messages.Complaint) -> None:
+    for number, address in checked(message.items, (int, str)):
+        task = client.tasks.get(number)
+        if task is not None:
+            disbelieve(ledger, task, address)
+
+
+def options_of(given: dict[str, Any] | None) -> TaskOptions | None:
+    """Return the options of a task as its client sent them."""
+    if not given:
+        return None
+    try:
+        workers = given.get("workers")
+        resources = given.get("resources") or {}
+        if not all(type(amount) in (int, float) and amount >= 0 for amount in resources.values()):
+            raise ValueError
+        return TaskOptions(
+            retries=int(given.get("retries", 0)),
+            resources=tuple(sorted((str(name), float(amount)) for name, amount in resources.items())),
+            workers=None if workers is None else frozenset(map(str, workers)),
+            loose=bool(given.get("loose")),
+            timeout_s=float(given.get("timeout_s", 0.0)),
+            actor=bool(given.get("actor")),
+        )
+    except (TypeError, ValueError, AttributeError):
+        raise Misbehaved("it sent options of a task that make no sense") from None
+
+
+FROM_CLIENT: dict[type, Callable[[Ledger, ClientPeer, Any], None]] = {
+    messages.Submission: on_submission,
+    messages.Scattering: on_scattering,
+    messages.Release: on_release,
+    messages.Cancellation: on_cancellation,
+    messages.Complaint: on_complaint,
+    messages.Wish: on_wish,
+    messages.Retrial: on_retrial,
+}

@@ -1,0 +1,191 @@
+"""What workers say, and what it does to the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from distributed_core import messages
+from distributed_core.machines.scheduler import transitions
+from distributed_core.machines.scheduler.checking import checked
+from distributed_core.machines.scheduler.ledger import Ledger
+from distributed_core.machines.scheduler.peers import WorkerPeer
+from distributed_core.machines.scheduler.tasks import Arriving, Assigned, Held, Ready, Reason, Task, Waiting
+
+
+def on_completion(ledger: Ledger, worker: WorkerPeer, message: messages.Completion) -> None:
+    task = current(ledger, worker, message.task, message.run)
+    if task is not None:
+        _learn(ledger, task, message.duration_s)
+        worker.progress_at = ledger.now
+        transitions.hold(ledger, task, worker, message.nbytes, message.payload)
+
+
+def on_failure(ledger: Ledger, worker: WorkerPeer, message: messages.Failure) -> None:
+    task = current(ledger, worker, message.task, message.run)
+    if task is None:
+        return
+    _learn(ledger, task, message.duration_s)
+    worker.progress_at = ledger.now
+    options = task.options
+    if options is not None and options.retries > 0:
+        task.options = options._replace(retries=options.retries - 1)
+        if message.kind != "exception":
+            ledger.linger(task, task.state, ())  # type: ignore[arg-type]
+        transitions.requeue(ledger, task)
+        return
+    if message.kind != "exception":
+        # The run was given up, and its thread may still be at it: its resources are not free before it says so.
+        ledger.linger(task, task.state, ())  # type: ignore[arg-type]
+    transitions.fail(ledger, task, Reason(message.kind, message.text, message.payload))
+
+
+def on_rejection(ledger: Ledger, worker: WorkerPeer, message: messages.Rejection) -> None:
+    task = current(ledger, worker, message.task, message.run)
+    if task is None:
+        return
+    for each, address in checked(message.absent, (int, str)):
+        lost = ledger.tasks.get(each)
+        if lost is not None:
+            disbelieve(ledger, lost, address or worker.address)
+    unreachable = checked(message.unreachable, (int, str))
+    if unreachable:
+        task.fetch_failures += 1
+    if task.fetch_failures > ledger.settings.allowed_fetch_failures:
+        addresses = ", ".join(dict.fromkeys(address for _, address in unreachable))
+        text = f"worker {worker.address} could not fetch inputs from {addresses}; check the network between workers"
+        transitions.fail(ledger, task, Reason("DataUnreachable", text, None))
+    elif type(task.state) is Assigned:
+        transitions.requeue(ledger, task)
+
+
+def disbelieve(ledger: Ledger, task: Task, address: str) -> None:
+    """The worker at `address` does not have the data that it should: the books were wrong."""
+    if type(task.state) is Held:
+        for worker in task.state.workers:
+            if worker.address == address:
+                ledger.send(worker.id, messages.Disposal([task.id]))
+                transitions.lose_replica(ledger, task, worker)
+
+
+def on_possession(ledger: Ledger, worker: WorkerPeer, message: messages.Possession) -> None:
+    for task_id, nbytes in checked(message.items, (int, int)):
+        worker.copying.pop(task_id, None)
+        task = ledger.tasks.get(task_id)
+        state = task.state if task is not None else None
+        if task is not None and type(state) is Arriving and state.worker is worker:
+            transitions.hold(ledger, task, worker, nbytes, None)
+        elif task is not None and type(state) is Held:
+            if worker not in state.workers:
+                ledger.move(task, Held((*state.workers, worker), state.nbytes))
+        elif task is not None and type(state) in (Waiting, Ready):
+            # Its other holders died while this copy was under way: nothing has to run again.
+            transitions.hold(ledger, task, worker, nbytes, None)
+        elif not (type(state) is Assigned and state.worker is worker):
+            # Nobody knows of this copy. Where the task is assigned to the same worker, its run replaces the copy.
+            ledger.send(worker.id, messages.Disposal([task_id]))
+
+
+def on_shortfall(ledger: Ledger, worker: WorkerPeer, message: messages.Shortfall) -> None:
+    for task_id, address in checked(message.absent, (int, str)):
+        worker.copying.pop(task_id, None)
+        task = ledger.tasks.get(task_id)
+        if task is not None:
+            disbelieve(ledger, task, address or worker.address)
+    for task_id, _ in checked(message.unreachable, (int, str)):
+        worker.copying.pop(task_id, None)
+
+
+def on_departure(ledger: Ledger, worker: WorkerPeer, message: messages.Departure) -> None:
+    ledger.depart(worker, message.run)
+
+
+def on_yielding(ledger: Ledger, worker: WorkerPeer, message: messages.Yielding) -> None:
+    task = current(ledger, worker, message.task, message.run)
+    if task is None:
+        return
+    state = task.state
+    assert type(state) is Assigned
+    if message.given:
+        transitions.requeue(ledger, task)
+    else:
+        state.started = True
+        ledger.forget_recall(state)
+
+
+def on_secession(ledger: Ledger, worker: WorkerPeer, message: messages.Secession) -> None:
+    task = current(ledger, worker, message.task, message.run)
+    if task is None:
+        return
+    state = task.state
+    assert type(state) is Assigned
+    if not state.seceded:
+        state.seceded = state.started = True
+        worker.seceded += 1
+        worker.occupancy_s -= state.expected_s
+        state.expected_s = 0.0
+        if worker.alone == task.id:
+            # What it waits for may have nowhere else to run.
+            worker.alone = 0
+        ledger.review(worker)
+
+
+def on_return(ledger: Ledger, worker: WorkerPeer, message: messages.Return) -> None:
+    task = current(ledger, worker, message.task, message.run)
+    if task is not None and type(task.state) is Assigned and task.state.seceded:
+        task.state.seceded = False
+        worker.seceded -= 1
+        ledger.review(worker)
+
+
+def on_sacrifice(ledger: Ledger, worker: WorkerPeer, message: messages.Sacrifice) -> None:
+    worker.blameless = True
+
+
+def on_stubbornness(ledger: Ledger, worker: WorkerPeer, message: messages.Stubbornness) -> None:
+    lingering = worker.lingering.get(message.run)
+    for client in lingering.clients if lingering is not None else ():
+        ledger.send(client, messages.Notice("warning", message.text, None))
+
+
+def on_heartbeat(ledger: Ledger, worker: WorkerPeer, message: messages.Heartbeat) -> None:
+    worker.metrics = message.metrics
+
+
+def current(ledger: Ledger, worker: WorkerPeer, task_id: int, run: int) -> Task | None:
+    """Return the task if this run of it is the one that counts."""
+    task = ledger.tasks.get(task_id)
+    if task is None:
+        return None
+    state = task.state
+    if type(state) is Assigned and state.run == run and state.worker is worker:
+        return task
+    return None
+
+
+def _learn(ledger: Ledger, task: Task, duration_s: float) -> None:
+    function = task.function
+    assert function is not None
+    old = function.duration_s
+    weight = ledger.settings.duration_weight
+    function.duration_s = duration_s if old is None else old + weight * (duration_s - old)
+    state = task.state
+    if type(state) is Assigned:
+        # What it was charged was a guess.
+        ledger.shares.charge(task.share, duration_s - ledger.charged_s(state.expected_s))
+
+
+FROM_WORKER: dict[type, Callable[[Ledger, WorkerPeer, Any], None]] = {
+    messages.Completion: on_completion,
+    messages.Failure: on_failure,
+    messages.Rejection: on_rejection,
+    messages.Possession: on_possession,
+    messages.Heartbeat: on_heartbeat,
+    messages.Shortfall: on_shortfall,
+    messages.Departure: on_departure,
+    messages.Yielding: on_yielding,
+    messages.Secession: on_secession,
+    messages.Return: on_return,
+    messages.Sacrifice: on_sacrifice,
+    messages.Stubbornness: on_stubbornness,
+}
