@@ -89,9 +89,11 @@ class Release(NamedTuple):
 
 
 class Cancellation(NamedTuple):
-    """These futures, and whatever this client built on them, are not wanted any more."""
+    """These futures, and whatever this client built on them, are not wanted any more; with `force`, by nobody."""
 
     numbers: list[int]
+    force: bool
+    reason: str
 
 
 class Retrial(NamedTuple):

@@ -104,11 +104,12 @@ class Cells:
             wake()
 
     def reopen(self, cell: Cell) -> None:
-        """The result was lost and is being computed again."""
+        """The result was lost and is being computed again, or the failed task is tried again."""
         with self.lock:
-            if cell.status == FINISHED:
+            if cell.status in (FINISHED, ERROR):
                 cell.status = PENDING
                 cell.payload = None
+                cell.reason = None
 
     def watch(self, cell: Cell, wake: Callable[[], None]) -> bool:
         """Let `wake` be called when the cell is no longer pending; return False if that is so already."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Generator
+from hashlib import blake2b
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -120,9 +121,13 @@ class Future:
         error = await self._exception(timeout)
         return None if error is None else error.__traceback__
 
-    def cancel(self) -> Any:
-        """Take the task back, and what this client built on it; other clients' futures of it go on."""
-        return self.client.cancel([self])
+    def cancel(self, reason: str | None = None, msg: str | None = None, *, force: bool = False) -> Any:
+        """Take the task back, and what this client built on it; see `Client.cancel`."""
+        return self.client.cancel([self], force=force, reason=reason, msg=msg)
+
+    def retry(self) -> Any:
+        """Run the task again if it failed; see `Client.retry`."""
+        return self.client.retry([self])
 
     def add_done_callback(self, function: Callable[[Future], Any]) -> None:
         """Call `function` with this future when it is done, at once if it is.
@@ -169,3 +174,31 @@ def wait_here(client: Client, cell: Cell, timeout: float | None) -> None:
     if client._session.cells.watch(cell, event.set) and not event.wait(timeout):
         client._session.cells.unwatch(cell, event.set)
         raise TimeoutError(f"{cell.name} was not done within {timeout:g} s")
+
+
+def content_key(name: str, digest: bytes, frames: list[Any], references: list[Any]) -> str:
+    """Return the name of a task by its function and arguments, the same in every process."""
+    content = blake2b(digest, digest_size=16)
+    for frame in frames:
+        content.update(frame if isinstance(frame, bytes) else frame.view)
+    for future in references:
+        content.update(future.key.encode())
+    return f"{name}-{content.hexdigest()}"
+
+
+def flat_futures(data: Any) -> list[Future]:
+    """Return the futures in nested lists, tuples, sets and dicts, in order."""
+    found: list[Future] = []
+    _collect(data, found)
+    return found
+
+
+def _collect(data: Any, found: list[Future]) -> None:
+    if isinstance(data, Future):
+        found.append(data)
+    elif isinstance(data, (list, tuple, set, frozenset)):
+        for each in data:
+            _collect(each, found)
+    elif isinstance(data, dict):
+        for each in data.values():
+            _collect(each, found)

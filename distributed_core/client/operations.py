@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from distributed_core.client.connected import Connected
+from distributed_core.client.options import worker_names
 from distributed_core.errors import NotEnoughWorkers, RemoteError
 
 
@@ -32,3 +34,32 @@ class ClusterCalls(Connected):
     def scheduler_info(self) -> Any:
         """Return what the scheduler is and its workers by address, as plain data."""
         return self._answer(self._session.call("identity"))
+
+    def retire_workers(
+        self, workers: str | Iterable[str] | None = None, close_workers: bool = True, *, n: int | None = None
+    ) -> Any:
+        """Let workers leave without losing data: no new work, results copied to others, then the end.
+
+        Parameters
+        ----------
+        workers
+            Names, addresses or hosts; by default all.
+        close_workers
+            End their processes, and their nannies.
+        n
+            Instead of `workers`, so many of the idlest.
+
+        Returns
+        -------
+        dict
+            What they were, by address.
+
+        Raises
+        ------
+        RemoteError
+            There is no such worker, or none that could take the data; then all stay.
+        """
+        self._check_open()
+        names = None if workers is None else worker_names(workers)
+        arguments = {"workers": names, "n": n, "close": close_workers}
+        return self._answer(self._session.call("retire_workers", arguments))

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from hashlib import blake2b
 from typing import Any
 
 from distributed_core.client import cells as states
 from distributed_core.client import waiting
 from distributed_core.client.cells import Cell
 from distributed_core.client.connected import Connected
-from distributed_core.client.future import Future, future_of
+from distributed_core.client.future import Future, content_key, flat_futures, future_of
 from distributed_core.client.options import annotations_here, task_options
 from distributed_core.client.session import CHUNK_TASKS
 from distributed_core.errors import UsageError
-from distributed_core.messages import Cancellation, Wish
+from distributed_core.messages import Cancellation, Retrial, Wish
 from distributed_core.protocol import payload as payloads
 
 
@@ -81,7 +80,7 @@ class TaskCalls(Connected):
         digest, name, functions = self._function(func)
         frames, references = payloads.dumps_call(args, kwargs)
         if pure and key is None:
-            key = _content_key(name, digest, frames, references)
+            key = content_key(name, digest, frames, references)
         return self._post([(key, name, digest, frames, references, priority, options)], functions)[0]
 
     def map(
@@ -135,7 +134,7 @@ class TaskCalls(Connected):
             elif key is not None:
                 own_key = f"{key}-{position}"
             elif pure:
-                own_key = _content_key(name, digest, frames, references)
+                own_key = content_key(name, digest, frames, references)
             chunk.append((own_key, name, digest, frames, references, priority, options))
             if len(chunk) == CHUNK_TASKS:
                 futures += self._post(chunk, functions)
@@ -235,8 +234,7 @@ class TaskCalls(Connected):
         return self._answer(self._gather(futures, errors))
 
     async def _gather(self, futures: Any, errors: str) -> Any:
-        flat: list[Future] = []
-        _collect(futures, flat)
+        flat = flat_futures(futures)
         distinct = list({id(future._cell): future._cell for future in flat}.values())
         await self._session.settled(distinct)
         failed = {cell.number: cell for cell in distinct if cell.status != states.FINISHED}
@@ -265,15 +263,46 @@ class TaskCalls(Connected):
             await self._session.settled([cell])
         raise cell.exception()
 
-    def cancel(self, futures: Future | Iterable[Future]) -> Any:
-        """Take tasks back, and what this client built on them; other clients' futures of the same keys go on."""
+    def cancel(
+        self,
+        futures: Future | Iterable[Future],
+        *,
+        force: bool = False,
+        reason: str | None = None,
+        msg: str | None = None,
+    ) -> Any:
+        """Take tasks back, and what this client built on them; other clients' futures of the same keys go on.
+
+        A run that goes on is interrupted: `TaskInterrupted` is raised in its thread. Where that does not end it within
+        some seconds, its worker's nanny starts that process anew, and what else ran there runs again; without a nanny
+        it goes on, and a warning says so.
+
+        Parameters
+        ----------
+        force
+            Take them from other clients too.
+        reason, msg
+            What those who wait are told.
+        """
         self._check_open()
-        chosen = [futures] if isinstance(futures, Future) else list(futures)
-        self._session.post(Cancellation([future._cell.number for future in chosen]))
+        chosen = flat_futures(futures)
+        text = msg or reason or ""
+        self._session.post(Cancellation([future._cell.number for future in chosen], force, text))
         for future in chosen:
             cell = future._cell
             if cell.status in (states.PENDING, states.FINISHED):
+                cell.reason = ("TaskCancelled", text, None) if text else cell.reason
                 self._session.cells.finish(cell, states.CANCELLED)
+        return self._answer(_nothing())
+
+    def retry(self, futures: Future | Iterable[Future]) -> Any:
+        """Run failed tasks again, and with them what failed before them and what fell because of them."""
+        self._check_open()
+        chosen = flat_futures(futures)
+        for future in chosen:
+            if future._cell.status == states.ERROR:
+                self._session.cells.reopen(future._cell)
+        self._session.post(Retrial([future._cell.number for future in chosen]))
         return self._answer(_nothing())
 
     def wait(self, futures: Iterable[Future], timeout: float | None = None, return_when: str = "ALL_COMPLETED") -> Any:
@@ -287,26 +316,6 @@ class TaskCalls(Connected):
 
 async def _nothing() -> None:
     return None
-
-
-def _content_key(name: str, digest: bytes, frames: list[Any], references: list[Any]) -> str:
-    content = blake2b(digest, digest_size=16)
-    for frame in frames:
-        content.update(frame if isinstance(frame, bytes) else frame.view)
-    for future in references:
-        content.update(future.key.encode())
-    return f"{name}-{content.hexdigest()}"
-
-
-def _collect(data: Any, found: list[Future]) -> None:
-    if isinstance(data, Future):
-        found.append(data)
-    elif isinstance(data, (list, tuple, set, frozenset)):
-        for each in data:
-            _collect(each, found)
-    elif isinstance(data, dict):
-        for each in data.values():
-            _collect(each, found)
 
 
 _SKIP = object()

@@ -59,6 +59,8 @@ class Scheduler(Server):
         self._peers: dict[int, Channel] = {}
         self._peer_count = 0
         self._workers_changed: list[asyncio.Future[None]] = []
+        #: Requests that wait for something to change.
+        self._watchers: list[asyncio.Future[None]] = []
         self._relays: dict[str, Channel] = {}
         self.handlers |= {
             "holders": self._handle_holders,
@@ -90,6 +92,18 @@ class Scheduler(Server):
                 self.loop.call_later(asked.delay_s, self._check_liveness)
             elif type(asked) is instructions.Continue:
                 self.loop.add_callback(self._continue)
+
+        if self._watchers:
+            watchers, self._watchers = self._watchers, []
+            for watcher in watchers:
+                if not watcher.done():
+                    watcher.set_result(None)
+
+    async def changed(self) -> None:
+        """Return after the next event."""
+        watcher = asyncio.get_running_loop().create_future()
+        self._watchers.append(watcher)
+        await watcher
 
     def _check_liveness(self) -> None:
         if self.exit_code is None:

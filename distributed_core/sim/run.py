@@ -215,8 +215,10 @@ class _Simulation:
         if job.number in client.gone:
             return
         client.gone[job.number] = None
-        word = messages.Cancellation if job.endless or self.source.random() < 0.3 else messages.Release
-        up.send([word([job.number])])
+        if job.endless or self.source.random() < 0.3:
+            up.send([messages.Cancellation([job.number], False, "")])
+        else:
+            up.send([messages.Release([job.number])])
 
     def _hear(self, client: _Client, batch: list[Any]) -> None:
         for message in batch:

@@ -195,7 +195,7 @@ def test_a_worker_that_ends_itself_over_a_stubborn_task_blames_nobody() -> None:
     bench.submit(client, 1)
     bench.submit(client, 2)
     cancelled, _ = bench.runs(one)
-    bench.say(client, messages.Cancellation([1]))
+    bench.say(client, messages.Cancellation([1], False, ""))
     assert bench.take(one, messages.Withdrawal) == [messages.Withdrawal(cancelled.task, cancelled.run, True)]
     bench.say(one, messages.Sacrifice("it went on"))
     bench.feed(events.WorkerLost(one))

@@ -103,7 +103,7 @@ def on_release(ledger: Ledger, client: ClientPeer, message: messages.Release) ->
 
 
 def on_cancellation(ledger: Ledger, client: ClientPeer, message: messages.Cancellation) -> None:
-    transitions.cancel(ledger, client, numbers_of(message.numbers))
+    transitions.cancel(ledger, client, numbers_of(message.numbers), force=message.force, reason=message.reason)
 
 
 def on_retrial(ledger: Ledger, client: ClientPeer, message: messages.Retrial) -> None:

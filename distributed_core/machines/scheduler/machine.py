@@ -114,14 +114,17 @@ class SchedulerMachine:
             index.pop(worker.id, None)
         alone = worker.alone
         places = worker.nthreads
+        # Tasks start in the order in which they were assigned. Which of them had started? Those that had a thread, and
+        # of short ones as many more as may have ended since the last report: those reports died with the worker.
+        unreported_s = (ledger.now - worker.progress_at + self.settings.fill_s) * worker.nthreads
         for task in list(worker.assigned.values()):
             state = task.state
             if type(state) is not Assigned or state.worker is not worker:
                 continue  # an earlier one took it along
-            # Tasks start in the order in which they were assigned: only the first ones can have been running.
-            running = state.seceded or places > 0
+            started = state.seceded or places > 0 or unreported_s > 0
             places -= not state.seceded
-            if running and not worker.blameless:
+            unreported_s -= state.expected_s
+            if started and not worker.blameless:
                 self._suspect(task, task.id == alone)
             if task.alone_deaths > self.settings.allowed_failures or task.deaths > self.settings.allowed_deaths:
                 transitions.fail(ledger, task, _killed(task, worker, event))

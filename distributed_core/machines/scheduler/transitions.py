@@ -182,24 +182,29 @@ def unwant(ledger: Ledger, client: ClientPeer, numbers: Iterable[Number], *, can
     settle(ledger, loose, (client.id,) if cancelled else ())
 
 
-def cancel(ledger: Ledger, client: ClientPeer, numbers: Iterable[Number]) -> None:
-    """Take back these futures and all that this client built on them; other clients keep theirs."""
+def cancel(
+    ledger: Ledger, client: ClientPeer, numbers: Iterable[Number], *, force: bool = False, reason: str = ""
+) -> None:
+    """Take back these futures and all that this client built on them; other clients keep theirs, but for `force`."""
     stack = [client.tasks[number] for number in numbers if number in client.tasks]
     seen: dict[int, None] = {}
-    own: list[Number] = []
+    lost: dict[ClientPeer, list[Number]] = {client: []}
     while stack:
         task = stack.pop()
         if task.id in seen:
             continue
         seen[task.id] = None
         for want in task.wants:
-            if want.client is client:
-                own.append(want.number)
+            if force or want.client is client:
+                lost.setdefault(want.client, []).append(want.number)
         if task.users:
             stack.extend(task.users.values())
-    for number in own:
-        ledger.send(client.id, messages.Cancelled(number, "its client cancelled it, or a future that it needs"))
-    unwant(ledger, client, own, cancelled=True)
+    for each, own in lost.items():
+        who = "its client" if each is client else "another client"
+        text = reason or f"{who} cancelled it, or a future that it needs"
+        for number in own:
+            ledger.send(each.id, messages.Cancelled(number, text))
+        unwant(ledger, each, own, cancelled=True)
 
 
 def retry(ledger: Ledger, client: ClientPeer, numbers: Iterable[Number]) -> None:
