@@ -7,6 +7,7 @@
     |   `-- NotSerializable         a function, argument or result that cannot travel
     |-- ConnectError                nobody answered, or not in time
     |   |-- PortInUse               another process listens there
+    |   |-- Refused                 it answered, and said why it does not let this peer in
     |   `-- CredentialRefused       the other side holds another credential, or none
     |-- CredentialError             a credential or scheduler file that cannot be read
     |-- ConnectionLost              an established connection ended
@@ -18,6 +19,7 @@
     |   |-- DataLost                its data was lost and cannot be computed again
     |   |-- DataUnreachable         its inputs exist, but no worker could fetch them
     |   `-- KilledWorker            it was running whenever its worker died
+    |-- VersionMismatch             client, scheduler and workers have different versions
     |-- SchedulerLost               the scheduler went away and did not come back in time
     |-- NotEnoughWorkers            fewer workers than asked for came in time
     `-- InvariantBroken             a bug of ours: a machine's state contradicts itself
@@ -45,12 +47,14 @@ __all__ = [
     "NotSerializable",
     "PortInUse",
     "ProtocolError",
+    "Refused",
     "RemoteError",
     "SchedulerLost",
     "TaskCancelled",
     "TaskError",
     "TooLarge",
     "UsageError",
+    "VersionMismatch",
 ]
 
 
@@ -80,6 +84,10 @@ class ConnectError(EngineError, OSError):
 
 class PortInUse(ConnectError):
     """Another process listens on the wanted port."""
+
+
+class Refused(ConnectError):
+    """A server answered the greeting with a sentence that says why it does not let this peer in."""
 
 
 class CredentialRefused(ConnectError):
@@ -128,6 +136,10 @@ class KilledWorker(TaskError):
 
 class SchedulerLost(EngineError):
     """The connection to the scheduler ended."""
+
+
+class VersionMismatch(EngineError, ValueError):
+    """Client, scheduler and workers have different versions of what they share."""
 
 
 class NotEnoughWorkers(EngineError, TimeoutError):

@@ -79,6 +79,8 @@ class Threads:
         self._pending: dict[int, None] = {}
         self._reports: deque[tuple[RunFinished | RunFailed, Any]] = deque()
         self._waking = False
+        #: What each thread is at, by the thread's id.
+        self.running: dict[int, Work] = {}
         self.nthreads = nthreads
         for number in range(nthreads):
             threading.Thread(target=self._loop_forever, name=f"task-{number}", daemon=True).start()
@@ -101,15 +103,19 @@ class Threads:
     def _loop_forever(self) -> None:
         take, claim = self._queue.get, self._pending.pop
         context.worker = self._worker
+        running, here = self.running, threading.get_ident()
         while True:
             work = take()
             if work is None:
                 return
             if claim(work.run, self) is not None:
                 continue
-            self._done(self._run(work))
+            running[here] = work
+            report = self._run(work)
+            del running[here]
+            self._done(report)
             # Do not keep the last values alive while waiting for more work.
-            del work
+            del work, report
 
     def _run(self, work: Work) -> tuple[RunFinished | RunFailed, Any]:
         context.run, context.task = work.run, work.task

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from tornado.ioloop import IOLoop
@@ -15,10 +15,13 @@ from distributed_core.comm.address import parse_address
 from distributed_core.comm.channel import Channel, open_channel
 from distributed_core.errors import ConnectionLost, NotEnoughWorkers, UsageError
 from distributed_core.machines.scheduler import SchedulerMachine, events, instructions
+from distributed_core.quantities import checked_resources
 from distributed_core.servers.extensions import EXTENSIONS
 from distributed_core.servers.extensions.base import Extension
+from distributed_core.servers.preloads import Preloads
 from distributed_core.servers.shell import Server
 from distributed_core.settings import DEFAULT_PORT, SchedulerSettings
+from distributed_core.versions import own_versions
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +38,16 @@ class Scheduler(Server):
         As for every `Server`.
     settings
         Limits and intervals of its machine.
+    preload
+        Modules that are imported at the start and whose functions clients may call: names, `MODULE:FUNCTION`, or paths
+        of .py files. See `Client.run_on_scheduler`.
+    idle_timeout_s
+        The cluster ends after so long without a task and without a client's call; 0 is never.
+
+    Raises
+    ------
+    UsageError
+        A module of `preload` cannot be imported.
 
     Examples
     --------
@@ -53,8 +66,18 @@ class Scheduler(Server):
         credential: str | os.PathLike[str] | None = None,
         insecure: bool = False,
         settings: SchedulerSettings | None = None,
+        preload: Iterable[str] = (),
+        idle_timeout_s: float = 0.0,
     ) -> None:
         super().__init__(loop=loop, host=host, credential=credential, insecure=insecure)
+        self.preloads = Preloads(preload)
+        self.idle_timeout_s = idle_timeout_s
+        #: When a client was last heard of, in the loop's time.
+        self.last_activity = 0.0
+        #: Why it ended by itself, if it did.
+        self.farewell = ""
+        #: What nannies told of worker processes that ended, by address: pid, exit_code, memory_bytes, reason.
+        self.deaths: dict[str, dict[str, Any]] = {}
         self.machine = SchedulerMachine(settings)
         self._peers: dict[int, Channel] = {}
         self._peer_count = 0
@@ -68,6 +91,20 @@ class Scheduler(Server):
         self.extensions: list[Extension] = [make(self) for make in EXTENSIONS]
         for extension in self.extensions:
             self.handlers |= extension.handlers
+
+    def started(self) -> None:
+        for extension in self.extensions:
+            extension.started()
+        if self.preloads.modules:
+            self.background(self._set_up_preloads())
+
+    async def _set_up_preloads(self) -> None:
+        try:
+            await self.preloads.set_up(self)
+        except UsageError as error:
+            logger.error("%s: %s", self.id, error)
+            self.farewell = str(error)
+            await self.close(1)
 
     # --- the loop around the machine --------------------------------------------------------------
 
@@ -108,14 +145,36 @@ class Scheduler(Server):
             parse_address(address)
             if nthreads < 1:
                 raise UsageError("a worker needs at least one thread")
-            if any(worker.address == address for worker in self.machine.ledger.workers.values()):
-                raise UsageError(f"a worker at {address} is registered already")
+            for worker in self.machine.ledger.workers.values():
+                if worker.address == address:
+                    raise UsageError(f"a worker at {address} is registered already")
+                if worker.name == name:
+                    where = worker.address
+                    raise UsageError(f"a worker named {name} is registered already, at {where}; choose another --name")
+            checked_resources(details.get("resources", {}))
             join = events.WorkerJoined(peer, address, name, nthreads, dict(details))
             leave = events.WorkerLost(peer)
         else:
             join, leave = events.ClientJoined(peer, str(details.get("id", ""))), events.ClientLost(peer)
         self._peer_count = peer
         return peer, lambda: self._serve_peer(channel, peer, join, leave)
+
+    def greeting(self, hello: messages.Hello) -> dict[str, Any]:
+        """Tell workers and clients the versions here; clients those of the workers too, workers their plugins."""
+        found = super().greeting(hello)
+        if hello.role == "client":
+            found["versions"] = own_versions()
+            groups: dict[str, list[Any]] = {}
+            for worker in self.machine.ledger.workers.values():
+                versions = worker.details.get("versions")
+                if isinstance(versions, dict):
+                    groups.setdefault(repr(versions), [versions, []])[1].append(worker.name)
+            found["workers"] = [[versions, names[:4], len(names)] for versions, names in groups.values()]
+        elif hello.role == "worker":
+            found["versions"] = own_versions()
+            for extension in self.extensions:
+                found |= extension.for_newcomers()
+        return found
 
     async def _serve_peer(
         self, channel: Channel, peer: int, join: events.SchedulerEvent, leave: events.SchedulerEvent
@@ -134,6 +193,8 @@ class Scheduler(Server):
                     if type(message) is messages.Request:
                         batch = self._split_requests(channel, peer, batch)
                         break
+                if role == "client":
+                    self.last_activity = self.loop.time()
                 if batch:
                     self.feed(events.Received(peer, batch))
         finally:
@@ -199,8 +260,18 @@ class Scheduler(Server):
         if channel is None or channel.stream.closed:
             channel, _ = await open_channel(parse_address(address), self.credential, "rpc")
             channel.read_replies()
+            other = self._relays.get(address)
+            if other is not None and not other.stream.closed:
+                channel.abort()  # two calls opened one each
+                channel = other
             self._relays[address] = channel
         return await channel.call(op, arguments)
+
+    def hang_up(self, address: str) -> None:
+        """Drop the kept connection to a worker that is gone; calls under way there fail."""
+        channel = self._relays.pop(address, None)
+        if channel is not None:
+            channel.abort()
 
     def send(self, peer: int, message: Any) -> None:
         """Send a message to a worker or client by its peer id; one that left is no error."""
@@ -209,5 +280,8 @@ class Scheduler(Server):
             channel.send(message)
 
     async def closing(self) -> None:
+        for extension in self.extensions:
+            await extension.closing()
+        await self.preloads.tear_down(self)
         for channel in self._relays.values():
             channel.abort()
