@@ -92,6 +92,8 @@ def main(**options: Any) -> None:
         raise click.UsageError("several processes need their nannies; leave --no-nanny out")
     if not chosen.nanny and (chosen.env or chosen.preload_nanny or chosen.lifetime_restart):
         raise click.UsageError("--env, --preload-nanny and --lifetime-restart need a nanny; leave --no-nanny out")
+    if chosen.name is not None and not chosen.name.strip():
+        raise click.UsageError("--name is empty; write one, or leave it out")
     if chosen.lifetime_stagger > chosen.lifetime:
         raise click.UsageError("--lifetime-stagger is longer than --lifetime; make it shorter")
     if chosen.lifetime_restart and not chosen.lifetime:

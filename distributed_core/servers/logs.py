@@ -27,6 +27,9 @@ class RecentLines(logging.Handler):
             self._lines.append((record.name, record.levelname, self.format(record)))
         except Exception:
             self.handleError(record)
+        # Python prints warnings by itself only where no handler is at all, and now there is this one.
+        if record.levelno >= logging.WARNING and not logging.getLogger().handlers and logging.lastResort:
+            logging.lastResort.handle(record)
 
     def last(self, kind: str, n: int | None) -> list[list[str]]:
         """Return the last `n` lines (None: all that are kept) that concern a kind of server, as [level, text] each."""
@@ -48,7 +51,6 @@ def keep_recent() -> None:
 def keep_informed() -> None:
     """In a process of our own: keep lines of level INFO too, and print what is a warning or worse, as before."""
     keep_recent()
-    # Where there is no handler, Python's last resort prints warnings only.
     for handler in logging.getLogger().handlers:
         handler.setLevel(logging.WARNING)
     logging.getLogger("distributed_core").setLevel(logging.INFO)

@@ -18,6 +18,7 @@ from distributed_core.machines.scheduler import SchedulerMachine, events, instru
 from distributed_core.quantities import checked_resources
 from distributed_core.servers.extensions import EXTENSIONS
 from distributed_core.servers.extensions.base import Extension
+from distributed_core.servers.extensions.plugins import Plugins
 from distributed_core.servers.preloads import Preloads
 from distributed_core.servers.shell import Server
 from distributed_core.settings import DEFAULT_PORT, SchedulerSettings
@@ -266,6 +267,11 @@ class Scheduler(Server):
                 channel = other
             self._relays[address] = channel
         return await channel.call(op, arguments)
+
+    def add_plugin(self, plugin: Any, name: str | None = None) -> None:
+        """Take in a `SchedulerPlugin`, for `setup` in a preloaded module; its `start` is not called."""
+        book = next(each for each in self.extensions if type(each) is Plugins)
+        book.add(plugin, name or getattr(plugin, "name", None) or type(plugin).__qualname__)
 
     def hang_up(self, address: str) -> None:
         """Drop the kept connection to a worker that is gone; calls under way there fail."""

@@ -37,6 +37,10 @@ class Life(Extension):
             "shutdown": self._handle_shutdown,
         }
 
+    def joined(self, peer: int, role: str) -> None:
+        # A cluster that comes up is not idle.
+        self.scheduler.last_activity = self.scheduler.loop.time()
+
     # --- deaths -----------------------------------------------------------------------------------
 
     async def _handle_worker_died(
@@ -55,7 +59,7 @@ class Life(Extension):
         while len(deaths) > DEATHS_MAX:
             del deaths[next(iter(deaths))]
         text = f"the worker process {pid} at {address} ended with {exit_code}{': ' if reason else ''}{reason}"
-        logger.warning("%s: %s", self.scheduler.id, text)
+        logger.info("%s: %s", self.scheduler.id, text)
         return "OK"
 
     # --- restarts ---------------------------------------------------------------------------------

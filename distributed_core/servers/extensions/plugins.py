@@ -113,9 +113,13 @@ class Plugins(Extension):
             raise
         except Exception as error:
             raise RemoteError(f"the plugin {path} did not start: {type(error).__name__}: {error}") from error
-        self.own[chosen] = plugin
-        self._watch()
+        self.add(plugin, chosen)
         return chosen
+
+    def add(self, plugin: Any, name: str) -> None:
+        """Take a plugin of the scheduler's own in, without calling its `start`."""
+        self.own[name] = plugin
+        self._watch()
 
     async def _handle_unregister_own(self, name: str, **context: Any) -> str:
         if name not in self.own:
