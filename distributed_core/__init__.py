@@ -3,6 +3,8 @@
 The floors; a file imports only lower floors and its own folder:
 
     0  errors ids settings      one error tree; frozen limits
+    0  quantities versions      text to quantities; versions and what differs; files written whole; plugins
+       files plugins
     1  messages                 every word on the wire, by direction
     2  machines/                pure: events in, instructions out
     2  protocol/                framing, msgpack codec, user payloads; sans-IO
@@ -26,17 +28,35 @@ if TYPE_CHECKING:
     from distributed_core.client.future import Future
     from distributed_core.client.waiting import as_completed, wait
     from distributed_core.local import LocalCluster
+    from distributed_core.plugins import (
+        Environ,
+        NannyPlugin,
+        PipInstall,
+        SchedulerPlugin,
+        UploadDirectory,
+        UploadFile,
+        WorkerPlugin,
+    )
     from distributed_core.servers.nanny import Nanny
     from distributed_core.servers.scheduler import Scheduler
     from distributed_core.servers.worker import Worker
+    from distributed_core.versions import VersionMismatchWarning
 
 __all__ = [
     "Client",
+    "Environ",
     "Future",
     "LocalCluster",
     "Nanny",
+    "NannyPlugin",
+    "PipInstall",
     "Scheduler",
+    "SchedulerPlugin",
+    "UploadDirectory",
+    "UploadFile",
+    "VersionMismatchWarning",
     "Worker",
+    "WorkerPlugin",
     "as_completed",
     "get_client",
     "rpc",
@@ -45,11 +65,19 @@ __all__ = [
 
 _HOMES = {
     "Client": "client.client",
+    "Environ": "plugins",
     "Future": "client.future",
     "LocalCluster": "local",
     "Nanny": "servers.nanny",
+    "NannyPlugin": "plugins",
+    "PipInstall": "plugins",
     "Scheduler": "servers.scheduler",
+    "SchedulerPlugin": "plugins",
+    "UploadDirectory": "plugins",
+    "UploadFile": "plugins",
+    "VersionMismatchWarning": "versions",
     "Worker": "servers.worker",
+    "WorkerPlugin": "plugins",
     "as_completed": "client.waiting",
     "get_client": "client.client",
     "rpc": "calls",

@@ -7,6 +7,7 @@
     |   `-- NotSerializable         a function, argument or result that cannot travel
     |-- ConnectError                nobody answered, or not in time
     |   |-- PortInUse               another process listens there
+    |   |-- Refused                 it answered, and said why it does not let this peer in
     |   `-- CredentialRefused       the other side holds another credential, or none
     |-- CredentialError             a credential or scheduler file that cannot be read
     |-- ConnectionLost              an established connection ended
@@ -19,6 +20,7 @@
     |   |-- DataUnreachable         its inputs exist, but no worker could fetch them
     |   |-- KilledWorker            it was running whenever its worker died
     |   `-- TaskTimeout             it took longer than it was allowed to
+    |-- VersionMismatch             client, scheduler and workers have different versions
     |-- SchedulerLost               the scheduler went away and did not come back in time
     |-- NotEnoughWorkers            fewer workers than asked for came in time
     `-- InvariantBroken             a bug of ours: a machine's state contradicts itself
@@ -49,6 +51,7 @@ __all__ = [
     "NotSerializable",
     "PortInUse",
     "ProtocolError",
+    "Refused",
     "RemoteError",
     "SchedulerLost",
     "TaskCancelled",
@@ -57,6 +60,7 @@ __all__ = [
     "TaskTimeout",
     "TooLarge",
     "UsageError",
+    "VersionMismatch",
 ]
 
 
@@ -86,6 +90,10 @@ class ConnectError(EngineError, OSError):
 
 class PortInUse(ConnectError):
     """Another process listens on the wanted port."""
+
+
+class Refused(ConnectError):
+    """A server answered the greeting with a sentence that says why it does not let this peer in."""
 
 
 class CredentialRefused(ConnectError):
@@ -142,6 +150,10 @@ class TaskInterrupted(BaseException):
 
 class SchedulerLost(EngineError):
     """The connection to the scheduler ended."""
+
+
+class VersionMismatch(EngineError, ValueError):
+    """Client, scheduler and workers have different versions of what they share."""
 
 
 class NotEnoughWorkers(EngineError, TimeoutError):

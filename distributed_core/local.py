@@ -4,26 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from distributed_core.client.blocking import LoopThread
 from distributed_core.client.client import Client
 from distributed_core.comm.address import parse_address
+from distributed_core.errors import UsageError
+from distributed_core.quantities import checked_resources, memory_share_bytes
 
 
 class LocalCluster:
-    """A scheduler and workers on loopback, as a context manager.
+    """A scheduler and workers on loopback, as a context manager. Workers are named 0, 1, ...
 
     Parameters
     ----------
     n_workers
-        Worker processes; by default one per core.
+        Worker processes; by default one per core, or with threads one.
     threads_per_worker
-        Tasks that run at once in each.
+        Tasks that run at once in each; by default one, or with threads one per core.
     credential, insecure
         As for `Scheduler`.
-    memory_limit_bytes
-        A worker process that takes more is started anew; 0 is no limit.
+    memory_limit
+        A worker process that takes more is started anew: `4GB`, a fraction of the machine's memory, `auto` for an equal
+        share of it, or None or 0 for no limit.
+    processes
+        If false, workers are threads of this process: no start-up and no copies, but one interpreter for all.
+    resources
+        Amounts of abstract resources of each worker, by name.
+    name
+        A name for people.
+    env
+        Environment variables of the worker processes.
+    scheduler_port
+        Where the scheduler listens; 0 is any free port.
+    preload
+        Modules that clients may use on the scheduler, as for `Scheduler`.
+
+    Raises
+    ------
+    UsageError
+        An option makes no sense.
 
     Examples
     --------
@@ -35,13 +56,30 @@ class LocalCluster:
     def __init__(
         self,
         n_workers: int | None = None,
-        threads_per_worker: int = 1,
+        threads_per_worker: int | None = None,
         *,
         credential: str | os.PathLike[str] | None = None,
         insecure: bool = False,
-        memory_limit_bytes: int = 0,
+        memory_limit: str | float | None = None,
+        processes: bool = True,
+        resources: Mapping[str, float] | None = None,
+        name: str | None = None,
+        env: Mapping[str, str] | None = None,
+        scheduler_port: int = 0,
+        preload: Any = (),
     ) -> None:
-        self.n_workers = n_workers if n_workers is not None else os.cpu_count() or 1
+        cores = os.cpu_count() or 1
+        self.n_workers = n_workers if n_workers is not None else cores if processes else 1
+        threads = threads_per_worker if threads_per_worker is not None else 1 if processes else cores
+        if type(self.n_workers) is not int or self.n_workers < 0 or type(threads) is not int or threads < 1:
+            raise UsageError("n_workers is a number from 0 on, and threads_per_worker one from 1 on")
+        if env and not processes:
+            raise UsageError("env is for worker processes; leave it or processes=False out")
+        self.name = name or f"local-{os.urandom(3).hex()}"
+        limit = memory_share_bytes(memory_limit, max(1, self.n_workers))
+        own: dict[str, Any] = {"nthreads": threads, "resources": checked_resources(resources or {})}
+        if processes:
+            own |= {"memory_limit_bytes": limit, "env": env}
         self._thread = LoopThread("cluster")
         self._servers: list[Any] = []
         self._credential = credential
@@ -49,28 +87,42 @@ class LocalCluster:
         self._closed = False
         options: dict[str, Any] = {"credential": credential, "insecure": insecure, "host": "127.0.0.1"}
         try:
-            self.address = self._thread.run(self._start(options, threads_per_worker, memory_limit_bytes))
+            self.address = self._thread.run(self._start(options, own, processes, scheduler_port, preload))
         except BaseException:
             self.close()
             raise
 
-    async def _start(self, options: dict[str, Any], nthreads: int, memory_limit_bytes: int) -> str:
+    async def _start(
+        self, options: dict[str, Any], own: dict[str, Any], processes: bool, port: int, preload: Any
+    ) -> str:
         from distributed_core.servers.nanny import Nanny
         from distributed_core.servers.scheduler import Scheduler
+        from distributed_core.servers.worker import Worker
 
-        scheduler = Scheduler(**options)
-        scheduler.start(0)
+        scheduler = Scheduler(**options, preload=preload)
+        scheduler.start(port)
         self._servers.append(scheduler)
-        for _ in range(self.n_workers):
-            host, port = parse_address(scheduler.address)
-            nanny = Nanny(host, port, nthreads=nthreads, memory_limit_bytes=memory_limit_bytes, **options)
-            nanny.start(0)
-            self._servers.append(nanny)
+        host, port = parse_address(scheduler.address)
+        for number in range(self.n_workers):
+            make: Any = Nanny if processes else Worker
+            worker = make(host, port, name=str(number), **own, **options)
+            worker.start(0)
+            self._servers.append(worker)
         return str(scheduler.address)
+
+    @property
+    def scheduler_address(self) -> str:
+        """HOST:PORT of the scheduler."""
+        return str(self.address)
+
+    @property
+    def entrance(self) -> tuple[str, Any, bool]:
+        """The address, the credential's path and whether there is no security: what a client needs."""
+        return str(self.address), self._credential, self._insecure
 
     def client(self, **options: Any) -> Client:
         """Return a client of this cluster, once all its workers have registered."""
-        client = Client(self.address, credential=self._credential, insecure=self._insecure, **options)
+        client = Client(self, **options)
         if not client.asynchronous:
             client.wait_for_workers(self.n_workers, timeout=60)
         return client
@@ -90,3 +142,6 @@ class LocalCluster:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        return f"<LocalCluster {self.name} at {getattr(self, 'address', '?')}, {self.n_workers} workers>"

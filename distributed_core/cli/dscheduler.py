@@ -7,7 +7,9 @@ import os
 
 import click
 
-from distributed_core.cli.running import kept_file, on_end_signals, run_until_done, scheduler_file_text
+from distributed_core.cli.quantities import Duration
+from distributed_core.cli.running import complain, kept_file, on_end_signals, run_until_done
+from distributed_core.files import scheduler_file_text
 from distributed_core.settings import DEFAULT_PORT
 
 
@@ -18,6 +20,15 @@ from distributed_core.settings import DEFAULT_PORT
 @click.option("--credential", type=click.Path(dir_okay=False), help="The cluster's credential; default: your own.")
 @click.option("--insecure", is_flag=True, help="No TLS, no authentication: whoever reaches the port runs code.")
 @click.option("--pid-file", type=click.Path(dir_okay=False), help="Write the process id here.")
+@click.option(
+    "--preload",
+    multiple=True,
+    metavar="MODULE[:FUNCTION]",
+    help="Import a module, or a .py file, whose functions (or only that one) clients may call here; repeatable.",
+)
+@click.option(
+    "--idle-timeout", type=Duration(), default=0.0, help="End the cluster after so long without work: 30m, 1h30m."
+)
 @click.option("--dashboard/--no-dashboard", default=True, help="Serve the dashboard (this release has none yet).")
 def main(
     host: str | None,
@@ -26,6 +37,8 @@ def main(
     credential: str | None,
     insecure: bool,
     pid_file: str | None,
+    preload: tuple[str, ...],
+    idle_timeout: float,
     dashboard: bool,
 ) -> None:
     """Start a scheduler. Workers connect to it with `dworker HOST:PORT`, programs with `Client("HOST:PORT")`."""
@@ -35,13 +48,18 @@ def main(
 
         if insecure:
             click.echo("dscheduler: --insecure: anybody who reaches this port can run code as you", err=True)
-        scheduler = Scheduler(host=host, credential=credential, insecure=insecure)
+        scheduler = Scheduler(
+            host=host, credential=credential, insecure=insecure, preload=preload, idle_timeout_s=idle_timeout
+        )
         scheduler.start(port)
         on_end_signals(lambda: asyncio.ensure_future(scheduler.close()))
         named = scheduler_file_text(scheduler.identity(), _absolute(scheduler))
         with kept_file(pid_file, f"{os.getpid()}\n"), kept_file(scheduler_file, named):
             click.echo(f"Start scheduler at {scheduler.address}")
-            return await scheduler.finished()
+            code = await scheduler.finished()
+        if scheduler.farewell:
+            complain(scheduler.farewell)
+        return code
 
     run_until_done(run)
 

@@ -4,53 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from distributed_core.cli.quantities import Duration, MemorySize, Resources, Variable
 from distributed_core.cli.running import complain, on_end_signals, run_until_done
 from distributed_core.comm.address import Address, format_address, parse_address
 from distributed_core.errors import AddressError, ConnectError, CredentialError
+from distributed_core.quantities import memory_share_bytes, parse_environment
 from distributed_core.settings import DEFAULT_PORT
 
 if TYPE_CHECKING:
     from distributed_core.servers.nanny import Nanny
     from distributed_core.servers.worker import Worker
-
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-
-
-class MemorySize(click.ParamType):  # type: ignore[type-arg]
-    """Bytes, with a unit (`4GB`, `512MiB`), a fraction of the machine's memory (`0.5`), `auto`, or 0 for no limit."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        text = str(value).strip().lower()
-        if text == "auto" or self.parse(text) is not None:
-            return text
-        self.fail(f"{value!r} is no amount of memory; write 4GB, 512MiB, 0.5 (of this machine), auto, or 0 (none)")
-
-    @staticmethod
-    def parse(text: str) -> float | None:
-        """Return the number of bytes, or a fraction between 0 and 1, or None."""
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", text)
-        if match is None:
-            return None
-        return float(match[1]) * _UNITS[match[2] or ""]
-
-    @classmethod
-    def bytes_for_one_of(cls, text: str, nprocs: int) -> int:
-        """Return the limit of each of `nprocs` workers; 0 is none."""
-        import psutil
-
-        total = psutil.virtual_memory().total
-        if text == "auto":
-            return int(total / nprocs)
-        value = cls.parse(text) or 0.0
-        return int(value * total) if 0 < value <= 1 else int(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +38,20 @@ class Options:
     insecure: bool
     death_timeout: float
     local_directory: str | None
+    resources: dict[str, float] | None
+    env: tuple[str, ...]
+    preload: tuple[str, ...]
+    preload_nanny: tuple[str, ...]
+    lifetime: float
+    lifetime_stagger: float
+    lifetime_restart: bool
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("address", metavar="[HOST:PORT]", required=False)
 @click.option("--nthreads", type=click.IntRange(0), default=0, help="Threads per process; default: cores / processes.")
 @click.option("--nprocs", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
-@click.option("--name", help="A name for people; several processes get -1, -2, ... after it.")
+@click.option("--name", help="A name of its own in the cluster; several processes get -0, -1, ... after it.")
 @click.option("--host", help="Address to listen on, and to tell others; default: the one that leads to the scheduler.")
 @click.option(
     "--worker-port", type=click.IntRange(0, 65535), default=0, help="Port of the worker; default: any free one."
@@ -92,6 +67,20 @@ class Options:
     "--death-timeout", type=click.FloatRange(0), default=60.0, show_default=True, help="Seconds to look for it."
 )
 @click.option("--local-directory", type=click.Path(file_okay=False), help="Where workers keep files.")
+@click.option("--resources", type=Resources(), help='What tasks may ask for: "GPU=2 MEM=100e9".')
+@click.option("--env", type=Variable(), multiple=True, help="Set in the workers' environment; repeatable.")
+@click.option(
+    "--preload", multiple=True, metavar="MODULE", help="Import a module, or a .py file, in each worker; repeatable."
+)
+@click.option(
+    "--preload-nanny",
+    multiple=True,
+    metavar="MODULE",
+    help="Import a module, or a .py file, in each nanny; repeatable.",
+)
+@click.option("--lifetime", type=Duration(), default=0.0, help="Retire and end after so long: 12h, 1h30m.")
+@click.option("--lifetime-stagger", type=Duration(), default=0.0, help="Up to so long earlier or later, at random: 5m.")
+@click.option("--lifetime-restart", is_flag=True, help="Start another worker after the lifetime.")
 def main(**options: Any) -> None:
     """Start workers that take their tasks from the scheduler at HOST:PORT."""
     chosen = Options(**options)
@@ -101,6 +90,14 @@ def main(**options: Any) -> None:
         raise click.UsageError("several processes cannot share one --worker-port; leave it out")
     if chosen.nprocs > 1 and not chosen.nanny:
         raise click.UsageError("several processes need their nannies; leave --no-nanny out")
+    if not chosen.nanny and (chosen.env or chosen.preload_nanny or chosen.lifetime_restart):
+        raise click.UsageError("--env, --preload-nanny and --lifetime-restart need a nanny; leave --no-nanny out")
+    if chosen.name is not None and not chosen.name.strip():
+        raise click.UsageError("--name is empty; write one, or leave it out")
+    if chosen.lifetime_stagger > chosen.lifetime:
+        raise click.UsageError("--lifetime-stagger is longer than --lifetime; make it shorter")
+    if chosen.lifetime_restart and not chosen.lifetime:
+        raise click.UsageError("--lifetime-restart says nothing without --lifetime; say how long workers live")
     if chosen.address is not None:
         try:
             parse_address(chosen.address, DEFAULT_PORT)
@@ -140,7 +137,7 @@ def _make(options: Options, number: int, address: Address, credential: str | Non
 
     name = options.name
     if name and options.nprocs > 1:
-        name = f"{name}-{number + 1}"
+        name = f"{name}-{number}"
     common: dict[str, Any] = {
         "host": options.host,
         "credential": credential,
@@ -149,11 +146,23 @@ def _make(options: Options, number: int, address: Address, credential: str | Non
         "name": name,
         "death_timeout_s": options.death_timeout,
         "local_directory": options.local_directory,
+        "resources": options.resources,
+        "preload": options.preload,
+        "lifetime_s": options.lifetime,
+        "lifetime_stagger_s": options.lifetime_stagger,
+        "lifetime_restart": options.lifetime_restart,
     }
     if not options.nanny:
         return Worker(address.host, address.port, **common)
-    limit = MemorySize.bytes_for_one_of(options.memory_limit, options.nprocs)
-    return Nanny(address.host, address.port, worker_port=options.worker_port, memory_limit_bytes=limit, **common)
+    return Nanny(
+        address.host,
+        address.port,
+        worker_port=options.worker_port,
+        memory_limit_bytes=memory_share_bytes(options.memory_limit, options.nprocs),
+        env=parse_environment(options.env),
+        preload_nanny=options.preload_nanny,
+        **common,
+    )
 
 
 async def _find(options: Options) -> tuple[Address, str | None, bool]:

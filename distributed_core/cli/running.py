@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import logging
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +16,8 @@ from typing import Any, NoReturn
 import click
 
 from distributed_core.errors import EngineError, UsageError
+from distributed_core.files import write_whole
+from distributed_core.servers.logs import keep_informed
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -41,6 +41,7 @@ def run_until_done(main: Callable[[], Awaitable[int]]) -> NoReturn:
     An `EngineError` becomes one line on stderr: wrong usage ends with 2, everything else with 1.
     """
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s", level=logging.WARNING)
+    keep_informed()
     # What was imported stays; collecting it again and again only costs pauses.
     gc.collect()
     gc.freeze()
@@ -78,25 +79,6 @@ def on_end_signals(action: Callable[[], Any]) -> None:
         loop.add_signal_handler(number, act)
 
 
-def write_whole(path: str, text: str) -> None:
-    """Write a file so that nobody ever reads half of it.
-
-    Raises
-    ------
-    UsageError
-        It cannot be written.
-    """
-    target = Path(path)
-    try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written ({error.strerror}); choose another place") from None
-
-
 @contextmanager
 def kept_file(path: str | None, text: str) -> Iterator[None]:
     """Have a file while the command runs, and take it away afterwards if it is still ours."""
@@ -110,11 +92,3 @@ def kept_file(path: str | None, text: str) -> Iterator[None]:
         with suppress(OSError):
             if Path(path).read_text(encoding="utf-8") == text:
                 os.unlink(path)
-
-
-def scheduler_file_text(identity: dict[str, Any], credential: str | None) -> str:
-    """Return what a scheduler file says: where the scheduler is, and which credential leads in."""
-    named = {key: identity[key] for key in ("type", "id", "address", "pid")}
-    named["credential"] = credential
-    named["insecure"] = credential is None
-    return json.dumps(named, indent=2) + "\n"

@@ -20,7 +20,8 @@ class Client(TaskCalls, DataCalls, ClusterCalls):
     Parameters
     ----------
     address
-        HOST:PORT of the scheduler; the port may be left out.
+        HOST:PORT of the scheduler; the port may be left out. Or a `LocalCluster`. Without one, and without a scheduler
+        file, a `LocalCluster` is started and ends with the client.
     scheduler_file
         Instead of the address, the file that `dscheduler --scheduler-file` wrote.
     timeout
@@ -34,6 +35,8 @@ class Client(TaskCalls, DataCalls, ClusterCalls):
         tunnel), or straight where a worker can be reached (None).
     asynchronous
         Methods that wait return coroutines; the client lives on the running loop. Use `await` or `async with`.
+    cluster_options
+        For the `LocalCluster` of a client without an address: `n_workers`, `threads_per_worker`, ...
 
     Raises
     ------

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
+import warnings
 import weakref
 from collections.abc import Coroutine, Generator
+from importlib import import_module
 from typing import Any, Self
 
 from distributed_core.client.blocking import LoopThread
@@ -13,6 +16,9 @@ from distributed_core.client.locating import find_scheduler
 from distributed_core.client.session import Session
 from distributed_core.comm.address import format_address
 from distributed_core.errors import ClientClosed, UsageError
+from distributed_core.versions import VersionMismatchWarning, warning_at_connect
+
+OWN_WORKERS_TIMEOUT_S = 60.0
 
 _current: list[weakref.ref[Connected]] = []
 
@@ -22,7 +28,7 @@ class Connected:
 
     def __init__(
         self,
-        address: str | None = None,
+        address: Any = None,
         *,
         scheduler_file: str | os.PathLike[str] | None = None,
         timeout: float = 10.0,
@@ -30,7 +36,19 @@ class Connected:
         insecure: bool = False,
         direct: bool | None = None,
         asynchronous: bool = False,
+        **cluster_options: Any,
     ) -> None:
+        #: The cluster that this client started, or was given.
+        self.cluster: Any = None
+        self._owns_cluster = False
+        if address is None and scheduler_file is None:
+            address = self.cluster = _new_cluster(credential, insecure, cluster_options)
+            self._owns_cluster = True
+        elif cluster_options:
+            raise UsageError(f"{', '.join(cluster_options)}: options of a new cluster; leave them or the address out")
+        if address is not None and not isinstance(address, str):
+            self.cluster = address
+            address, credential, insecure = _entrance(address)
         where, holder = find_scheduler(address, scheduler_file, credential, insecure)
         self.asynchronous = asynchronous
         self._timeout_s = timeout
@@ -42,11 +60,13 @@ class Connected:
         if not asynchronous:
             self._thread = LoopThread("client")
             try:
-                self._thread.run(self._session.open(timeout))
+                self._thread.run(self._enter())
             except BaseException:
                 self._closed = True
                 self._thread.stop()
+                self._end_cluster()
                 raise
+            self._compare_versions(3)
             _current.append(weakref.ref(self))
 
     # --- life -------------------------------------------------------------------------------------
@@ -67,8 +87,16 @@ class Connected:
             _current.pop()
         raise UsageError("there is no open client here; make one with Client(address)")
 
-    async def _open(self) -> Self:
+    async def _enter(self) -> None:
         await self._session.open(self._timeout_s)
+        if self._owns_cluster:
+            # Where there are workers of our own, one may ask about them at once.
+            wish = {"n": self.cluster.n_workers, "timeout": OWN_WORKERS_TIMEOUT_S}
+            await self._session.call("wait_for_workers", wish)
+
+    async def _open(self) -> Self:
+        await self._enter()
+        self._compare_versions(2)
         _current.append(weakref.ref(self))
         return self
 
@@ -93,12 +121,28 @@ class Connected:
         """Leave the cluster. Futures of this client are released there; more calls raise `ClientClosed`."""
         if self.asynchronous:
             self._closed = True
-            return self._session.close()
+            return self._close_all()
         if not self._closed and self._thread is not None:
             self._closed = True
             self._thread.run(self._session.close())
             self._thread.stop()
+            self._end_cluster()
         return None
+
+    async def _close_all(self) -> None:
+        await self._session.close()
+        await asyncio.to_thread(self._end_cluster)
+
+    def _end_cluster(self) -> None:
+        """End the cluster that this client started, if it did."""
+        if self._owns_cluster:
+            self._owns_cluster = False
+            self.cluster.close()
+
+    def _compare_versions(self, depth: int) -> None:
+        text = warning_at_connect(self._session.welcome_details)
+        if text is not None:
+            warnings.warn(text, VersionMismatchWarning, stacklevel=depth)
 
     def __del__(self) -> None:
         thread = getattr(self, "_thread", None)
@@ -133,3 +177,20 @@ class Connected:
         if self._session.closed:
             where = format_address(self._session.address)
             raise ClientClosed(f"the scheduler at {where} is gone; make a new Client when it is back")
+
+
+def _new_cluster(credential: Any, insecure: bool, options: dict[str, Any]) -> Any:
+    """Start a cluster on this machine, for a client that was given no address.
+
+    `LocalCluster` is a floor higher and knows the client; the package's own door opens it when it is asked for.
+    """
+    return import_module("distributed_core").LocalCluster(credential=credential, insecure=insecure, **options)
+
+
+def _entrance(cluster: Any) -> tuple[str, Any, bool]:
+    """Return the address, credential and security of a cluster that is given in place of an address."""
+    found = getattr(cluster, "entrance", None)
+    if found is None:
+        raise UsageError(f"a Client takes HOST:PORT or a LocalCluster, not {type(cluster).__name__}")
+    address, credential, insecure = found
+    return address, credential, insecure

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from distributed_core.client.connected import Connected
+from distributed_core.client.lives import LifeCalls
 from distributed_core.client.options import worker_names
-from distributed_core.errors import NotEnoughWorkers, RemoteError
+from distributed_core.client.plugging import PluginCalls
+from distributed_core.client.questions import QuestionCalls
 
 
-class ClusterCalls(Connected):
+class ClusterCalls(PluginCalls, LifeCalls, QuestionCalls):
     """What a client asks of the cluster as a whole."""
 
     def wait_for_workers(self, n: int, timeout: float | None = None) -> Any:
@@ -21,19 +22,7 @@ class ClusterCalls(Connected):
         NotEnoughWorkers
             They were not after `timeout` seconds.
         """
-        return self._answer(self._wait_for_workers(n, timeout))
-
-    async def _wait_for_workers(self, n: int, timeout: float | None) -> None:
-        try:
-            await self._session.call("wait_for_workers", {"n": n, "timeout": timeout})
-        except RemoteError as error:
-            if str(error).startswith("NotEnoughWorkers: "):
-                raise NotEnoughWorkers(str(error).partition(": ")[2]) from None
-            raise
-
-    def scheduler_info(self) -> Any:
-        """Return what the scheduler is and its workers by address, as plain data."""
-        return self._answer(self._session.call("identity"))
+        return self._answer(self._ask("wait_for_workers", n=n, timeout=timeout))
 
     def retire_workers(
         self, workers: str | Iterable[str] | None = None, close_workers: bool = True, *, n: int | None = None

@@ -24,6 +24,7 @@ from distributed_core.errors import (
     ProtocolError,
     RemoteError,
 )
+from distributed_core.versions import own_versions
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ class Session:
         self.cells = Cells()
         self.closed = False
         self.scheduler_id = ""
+        #: What the scheduler told when it welcomed this client.
+        self.welcome_details: dict[str, Any] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._channel: Channel | None = None
         self._listener: asyncio.Task[None] | None = None
@@ -85,8 +88,9 @@ class Session:
         while True:
             left_s = deadline - self._loop.time()
             try:
+                details = {"id": self.id, "versions": own_versions()}
                 self._channel, welcome = await open_channel(
-                    self.address, self.credential, "client", {"id": self.id}, max(0.1, left_s)
+                    self.address, self.credential, "client", details, max(0.1, left_s)
                 )
                 break
             except ConnectError as error:
@@ -99,6 +103,7 @@ class Session:
             self._channel.abort()
             raise ConnectError(f"{format_address(self.address)} is a {welcome.server.lower()}, not a scheduler")
         self.scheduler_id = welcome.id
+        self.welcome_details = welcome.details
         self._listener = self._loop.create_task(self._listen(self._channel))
 
     async def _listen(self, channel: Channel) -> None:

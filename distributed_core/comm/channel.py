@@ -12,7 +12,7 @@ from distributed_core.comm.address import Address, format_address
 from distributed_core.comm.credential import Credential
 from distributed_core.comm.stream import Stream
 from distributed_core.comm.tcp import connect
-from distributed_core.errors import ConnectError, ConnectionLost, ProtocolError, RemoteError
+from distributed_core.errors import ConnectError, ConnectionLost, ProtocolError, Refused, RemoteError
 from distributed_core.protocol.codec import encode
 
 
@@ -148,7 +148,9 @@ async def open_channel(
     Raises
     ------
     ConnectError
-        Nobody listens there, it refused, or it is no server of ours.
+        Nobody listens there, or it is no server of ours.
+    Refused
+        It does not let this peer in, and says why.
     CredentialRefused
         It holds another credential.
     """
@@ -179,7 +181,7 @@ async def open_channel(
         return channel, first
     stream.abort()
     if type(first) is messages.Refusal:
-        raise ConnectError(f"{where} refused: {first.reason}")
+        raise Refused(f"{where} refused: {first.reason}")
     raise ConnectError(f"{where} does not answer as a server of this package; check the address")
 
 

@@ -1,7 +1,8 @@
 """A nanny's machine: one worker process, kept alive.
 
 Resting -> Starting -> Up -> (it died) BackingOff -> Starting ...
-any -> Stopping -> Closed       asked to, or the process ended on purpose
+Starting, Up -> Restarting -> Starting     asked to, or the process ended on purpose and wants another one after it
+any -> Stopping -> Closed                  asked to, or the process ended on purpose
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ class ProcessLeft:
     """The worker said that it ends on purpose, with this exit code: it was told to, or found no scheduler."""
 
     exit_code: int
+    restart: bool = False
+    """It wants another one after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,11 @@ class BackoffEnded:
 @dataclass(frozen=True, slots=True)
 class StopWanted:
     """The nanny is to end its process and close."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestartWanted:
+    """The nanny is to end its process and start another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +103,7 @@ NannyEvent = (
     | MemoryMeasured
     | BackoffEnded
     | StopWanted
+    | RestartWanted
     | GraceEnded
 )
 NannyInstruction = StartProcess | AskToStop | KillProcess | WaitBackoff | CloseNanny
@@ -121,7 +130,10 @@ class NannyMachine:
         if isinstance(event, ProcessRegistered) and self.state == "starting":
             self.state = "up"
         elif isinstance(event, ProcessLeft):
-            self._parting_code = event.exit_code
+            if event.restart and self.state in ("starting", "up"):
+                self.state = "restarting"
+            elif self.state != "restarting":
+                self._parting_code = event.exit_code
         elif isinstance(event, ProcessEnded):
             return self._ended(now)
         elif isinstance(event, MemoryMeasured) and self.state == "up":
@@ -133,7 +145,10 @@ class NannyMachine:
             return self._start(now)
         elif isinstance(event, StopWanted):
             return self._stop()
-        elif isinstance(event, GraceEnded) and self.state == "stopping":
+        elif isinstance(event, RestartWanted) and self.state in ("starting", "up"):
+            self.state = "restarting"
+            return [AskToStop(self.settings.stop_grace_s)]
+        elif isinstance(event, GraceEnded) and self.state in ("stopping", "restarting"):
             return [KillProcess("it did not end when it was asked to")]
         return []
 
@@ -147,6 +162,9 @@ class NannyMachine:
             code = self._parting_code or 0
             self.state = "closed"
             return [CloseNanny(code)]
+        if self.state == "restarting":
+            self.restarts += 1
+            return self._start(now)
         if self.state not in ("starting", "up"):
             return []
         if now - self._started_at >= self.settings.healthy_after_s:
@@ -157,7 +175,7 @@ class NannyMachine:
         return [WaitBackoff(delay_s)]
 
     def _stop(self) -> list[NannyInstruction]:
-        if self.state in ("starting", "up"):
+        if self.state in ("starting", "up", "restarting"):
             self.state = "stopping"
             return [AskToStop(self.settings.stop_grace_s)]
         if self.state in ("resting", "backing off"):

@@ -111,12 +111,13 @@ def dumps_function(function: Callable[..., Any]) -> bytes:
     NotSerializable
         It, or what it closes over, cannot be pickled.
     """
-    _note_module(getattr(function, "__module__", None))
+    note_module(getattr(function, "__module__", None))
     frames = dumps(function)
     return pickle.dumps([bytes(part.view) if isinstance(part, Buffer) else part for part in frames], 5)
 
 
-def _note_module(name: str | None) -> None:
+def note_module(name: str | None) -> None:
+    """Let what comes from this module travel by value, unless workers have it: it is installed, or ours."""
     module = sys.modules.get(name) if name else None
     path = getattr(module, "__file__", None)
     if module is None or name is None or path is None or name.partition(".")[0] in _OURS:

@@ -27,18 +27,25 @@ def main() -> None:
 
 
 async def _run(line: socket.socket) -> int:
+    from distributed_core.servers.logs import keep_informed
     from distributed_core.servers.worker import Worker
 
+    keep_informed()
     line.setblocking(False)
     reader, writer = await asyncio.open_connection(sock=line)
     options: dict[str, Any] = json.loads(await reader.readline())
     port = options.pop("port")
-    worker = Worker(**options, replaceable=True)
 
     def say(status: str, **more: Any) -> None:
         writer.write(json.dumps({"status": status, **more}).encode() + b"\n")
 
-    worker.on_registered = lambda each: say("registered", address=each.address)
+    worker = Worker(**options)
+
+    def registered(each: Worker) -> None:
+        stamps = each.welcome_details.get("plugins", {}).get("nanny", {})
+        say("registered", address=each.address, scheduler=each.scheduler_id, plugins=stamps)
+
+    worker.on_registered = registered
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: asyncio.ensure_future(worker.close()))
     try:
         worker.start(port)
@@ -51,7 +58,7 @@ async def _run(line: socket.socket) -> int:
         reason = str(worker.failure) if worker.failure else ""
     except OSError as error:
         code, reason = 1, str(error)
-    say("leaving", exit_code=code, reason=reason)
+    say("leaving", exit_code=code, reason=reason, restart=worker.restart_wanted)
     await writer.drain()
     # Threads of user code may run on; they must not hold up the end.
     sys.stdout.flush()

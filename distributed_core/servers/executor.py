@@ -84,10 +84,10 @@ class Threads:
         self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._pending: dict[int, None] = {}
         self._reports: deque[tuple[RunFinished | RunFailed, Any]] = deque()
-        #: Which thread is at which run. Who interrupts holds the lock, and so does a thread that leaves a run: so an
-        #: exception never reaches the next run.
+        #: What each thread is at, by the thread's id. Who interrupts holds the lock, and so does a thread that leaves a
+        #: run: so an exception never reaches the next run.
+        self.running: dict[int, Work] = {}
         self._guard = threading.Lock()
-        self._running: dict[int, int] = {}
         self._interrupted: dict[int, None] = {}
         self._waking = False
         self.nthreads = nthreads
@@ -106,10 +106,10 @@ class Threads:
     def interrupt(self, run: int) -> None:
         """Raise `TaskInterrupted` in the thread that is at this run, if one is."""
         with self._guard:
-            thread = self._running.get(run)
-            if thread is not None:
-                self._interrupted[run] = None
-                _raise_in(thread, TaskInterrupted)
+            for thread, work in self.running.items():
+                if work.run == run:
+                    self._interrupted[run] = None
+                    _raise_in(thread, TaskInterrupted)
 
     def close(self) -> None:
         """Let the threads end after what they are running; they are daemons and hold up nobody."""
@@ -120,38 +120,38 @@ class Threads:
     def _loop_forever(self) -> None:
         take, claim = self._queue.get, self._pending.pop
         context.worker = self._worker
+        here = threading.get_ident()
         while True:
             work = take()
             if work is None:
                 return
             if claim(work.run, self) is not None:
                 continue
-            self._done(self._attempt(work))
+            self._done(self._attempt(work, here))
             # Do not keep the last values alive while waiting for more work.
             del work
 
-    def _attempt(self, work: Work) -> tuple[RunFinished | RunFailed, Any]:
-        """Run `work` where it can be interrupted, and only there."""
-        thread = threading.get_ident()
+    def _attempt(self, work: Work, here: int) -> tuple[RunFinished | RunFailed, Any]:
+        """Run `work` where it can be interrupted, and only there; `here` is this thread's id."""
         outcome: tuple[RunFinished | RunFailed, Any] | None = None
         try:
-            self._running[work.run] = thread
+            self.running[here] = work
             if work.timed:
                 self._loop.call_soon_threadsafe(self._started, work.run)
             outcome = self._run(work)
-            self._leave(work.run)
+            self._leave(here)
         except TaskInterrupted as error:
             # It came after the user's code and before this thread had left the run.
-            self._leave(work.run)
+            self._leave(here)
             outcome = outcome or (RunFailed(work.run, *describe(error), 0.0), None)
         if work.run in self._interrupted:
             del self._interrupted[work.run]
-            _raise_in(thread, None)
+            _raise_in(here, None)
         return outcome
 
-    def _leave(self, run: int) -> None:
+    def _leave(self, here: int) -> None:
         with self._guard:
-            self._running.pop(run, None)
+            self.running.pop(here, None)
 
     def _run(self, work: Work) -> tuple[RunFinished | RunFailed, Any]:
         context.run, context.task = work.run, work.task

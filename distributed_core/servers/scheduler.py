@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 from tornado.ioloop import IOLoop
@@ -15,15 +15,25 @@ from distributed_core.comm.address import parse_address
 from distributed_core.comm.channel import Channel, open_channel
 from distributed_core.errors import ConnectionLost, NotEnoughWorkers, UsageError
 from distributed_core.machines.scheduler import SchedulerMachine, events, instructions
+from distributed_core.quantities import checked_resources
 from distributed_core.servers.extensions import EXTENSIONS
 from distributed_core.servers.extensions.base import Extension
+from distributed_core.servers.extensions.plugins import Plugins
+from distributed_core.servers.preloads import Preloads
 from distributed_core.servers.shell import Server
 from distributed_core.settings import DEFAULT_PORT, SchedulerSettings
+from distributed_core.versions import own_versions
 
 logger = logging.getLogger(__name__)
 
 RELAYED = ("get_data", "put_data")
 """What a client that cannot reach the workers may ask of them through the scheduler."""
+
+
+#: How long a nanny has to tell how its process ended, where a task is to be convicted of that.
+DEATH_REPORT_S = 2.0
+#: Tasks, or messages, that are applied in one turn of the loop.
+PART_WEIGHT = 1000
 
 
 class Scheduler(Server):
@@ -35,6 +45,16 @@ class Scheduler(Server):
         As for every `Server`.
     settings
         Limits and intervals of its machine.
+    preload
+        Modules that are imported at the start and whose functions clients may call: names, `MODULE:FUNCTION`, or paths
+        of .py files. See `Client.run_on_scheduler`.
+    idle_timeout_s
+        The cluster ends after so long without a task and without a client's call; 0 is never.
+
+    Raises
+    ------
+    UsageError
+        A module of `preload` cannot be imported.
 
     Examples
     --------
@@ -53,8 +73,19 @@ class Scheduler(Server):
         credential: str | os.PathLike[str] | None = None,
         insecure: bool = False,
         settings: SchedulerSettings | None = None,
+        preload: Iterable[str] = (),
+        idle_timeout_s: float = 0.0,
     ) -> None:
         super().__init__(loop=loop, host=host, credential=credential, insecure=insecure)
+        self.preloads = Preloads(preload)
+        self.idle_timeout_s = idle_timeout_s
+        #: When a client was last heard of, in the loop's time.
+        self.last_activity = 0.0
+        #: Why it ended by itself, if it did.
+        self.farewell = ""
+        #: What nannies told of worker processes that ended, by address: pid, exit_code, memory_bytes, reason.
+        self.deaths: dict[str, dict[str, Any]] = {}
+        self.death_waiters: list[asyncio.Future[None]] = []
         self.machine = SchedulerMachine(settings)
         self._peers: dict[int, Channel] = {}
         self._peer_count = 0
@@ -70,6 +101,20 @@ class Scheduler(Server):
         self.extensions: list[Extension] = [make(self) for make in EXTENSIONS]
         for extension in self.extensions:
             self.handlers |= extension.handlers
+
+    def started(self) -> None:
+        for extension in self.extensions:
+            extension.started()
+        if self.preloads.modules:
+            self.background(self._set_up_preloads())
+
+    async def _set_up_preloads(self) -> None:
+        try:
+            await self.preloads.set_up(self)
+        except UsageError as error:
+            logger.error("%s: %s", self.id, error)
+            self.farewell = str(error)
+            await self.close(1)
 
     # --- the loop around the machine --------------------------------------------------------------
 
@@ -128,8 +173,13 @@ class Scheduler(Server):
             parse_address(address)
             if nthreads < 1:
                 raise UsageError("a worker needs at least one thread")
-            if any(worker.address == address for worker in self.machine.ledger.workers.values()):
-                raise UsageError(f"a worker at {address} is registered already")
+            for worker in self.machine.ledger.workers.values():
+                if worker.address == address:
+                    raise UsageError(f"a worker at {address} is registered already")
+                if worker.name == name:
+                    where = worker.address
+                    raise UsageError(f"a worker named {name} is registered already, at {where}; choose another --name")
+            checked_resources(details.get("resources", {}))
             join = events.WorkerJoined(peer, address, name, nthreads, dict(details))
             leave = events.WorkerLost(peer)
         else:
@@ -143,6 +193,23 @@ class Scheduler(Server):
         if not 0.0 < weight < float("inf"):
             raise UsageError(f"a client's weight is a number above 0, not {weight}")
         return events.ClientJoined(peer, str(details.get("id", "")), weight)
+
+    def greeting(self, hello: messages.Hello) -> dict[str, Any]:
+        """Tell workers and clients the versions here; clients those of the workers too, workers their plugins."""
+        found = super().greeting(hello)
+        if hello.role == "client":
+            found["versions"] = own_versions()
+            groups: dict[str, list[Any]] = {}
+            for worker in self.machine.ledger.workers.values():
+                versions = worker.details.get("versions")
+                if isinstance(versions, dict):
+                    groups.setdefault(repr(versions), [versions, []])[1].append(worker.name)
+            found["workers"] = [[versions, names[:4], len(names)] for versions, names in groups.values()]
+        elif hello.role == "worker":
+            found["versions"] = own_versions()
+            for extension in self.extensions:
+                found |= extension.for_newcomers()
+        return found
 
     async def _serve_peer(
         self, channel: Channel, peer: int, join: events.SchedulerEvent, leave: events.SchedulerEvent
@@ -161,15 +228,33 @@ class Scheduler(Server):
                     if type(message) is messages.Request:
                         batch = self._split_requests(channel, peer, batch)
                         break
-                if batch:
-                    self.feed(events.Received(peer, batch))
+                if role == "client":
+                    self.last_activity = self.loop.time()
+                for part in _parts(batch):
+                    self.feed(events.Received(peer, part))
+                    if part is not batch:
+                        await asyncio.sleep(0)
         finally:
             del self._peers[peer]
+            if self.machine.verdict_pending(peer):
+                leave = await self._hear_of_death(peer)
             self.feed(leave)
             logger.info("%s: %s", self.id, leave)
             self._announce(leave)
             for extension in self.extensions:
                 extension.left(peer, role)
+
+    async def _hear_of_death(self, peer: int) -> events.WorkerLost:
+        """Wait a moment for what a nanny says of its process, when the task that ran there is to be convicted."""
+        worker = self.machine.ledger.workers[peer]
+        deadline = self.loop.time() + DEATH_REPORT_S
+        if worker.details.get("nanny"):
+            while worker.address not in self.deaths and (left_s := deadline - self.loop.time()) > 0:
+                told = asyncio.get_running_loop().create_future()
+                self.death_waiters.append(told)
+                await asyncio.wait([told], timeout=left_s)
+        death = self.deaths.get(worker.address, {})
+        return events.WorkerLost(peer, death.get("exit_code"), death.get("memory_bytes", 0))
 
     def _split_requests(self, channel: Channel, peer: int, batch: list[Any]) -> list[Any]:
         rest = []
@@ -226,8 +311,23 @@ class Scheduler(Server):
         if channel is None or channel.stream.closed:
             channel, _ = await open_channel(parse_address(address), self.credential, "rpc")
             channel.read_replies()
+            other = self._relays.get(address)
+            if other is not None and not other.stream.closed:
+                channel.abort()  # two calls opened one each
+                channel = other
             self._relays[address] = channel
         return await channel.call(op, arguments)
+
+    def add_plugin(self, plugin: Any, name: str | None = None) -> None:
+        """Take in a `SchedulerPlugin`, for `setup` in a preloaded module; its `start` is not called."""
+        book = next(each for each in self.extensions if type(each) is Plugins)
+        book.add(plugin, name or getattr(plugin, "name", None) or type(plugin).__qualname__)
+
+    def hang_up(self, address: str) -> None:
+        """Drop the kept connection to a worker that is gone; calls under way there fail."""
+        channel = self._relays.pop(address, None)
+        if channel is not None:
+            channel.abort()
 
     def send(self, peer: int, message: Any) -> None:
         """Send a message to a worker or client by its peer id; one that left is no error."""
@@ -236,5 +336,22 @@ class Scheduler(Server):
             channel.send(message)
 
     async def closing(self) -> None:
+        for extension in self.extensions:
+            await extension.closing()
+        await self.preloads.tear_down(self)
         for channel in self._relays.values():
             channel.abort()
+
+
+def _parts(batch: list[Any]) -> Iterator[list[Any]]:
+    """Return a batch in parts that take a few milliseconds each, so that others have their turns between them."""
+    weight = start = 0
+    for place, message in enumerate(batch):
+        kind = type(message)
+        weight += len(message.tasks) if kind is messages.Submission else 1
+        weight += len(message.numbers) if kind in (messages.Release, messages.Cancellation) else 0
+        if weight >= PART_WEIGHT and place + 1 < len(batch):
+            yield batch[start : place + 1]
+            start, weight = place + 1, 0
+    if batch:
+        yield batch[start:] if start else batch

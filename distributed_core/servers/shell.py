@@ -21,6 +21,8 @@ from distributed_core.comm.credential import Credential, load_or_create
 from distributed_core.comm.tcp import accept, bind
 from distributed_core.errors import ConnectionLost, EngineError, ProtocolError, UsageError
 from distributed_core.protocol.codec import encode
+from distributed_core.servers.logs import keep_recent, recent
+from distributed_core.versions import report
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +80,10 @@ class Server(TCPServer):
             "identity": self._handle_identity,
             "ping": self._handle_ping,
             "terminate": self._handle_terminate,
+            "versions": self._handle_versions,
+            "logs": self._handle_logs,
         }
+        keep_recent()
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -193,13 +198,17 @@ class Server(TCPServer):
             except (UsageError, KeyError, TypeError, ValueError) as error:
                 return messages.Refusal(str(error) or "the greeting is malformed")
             role.append(serve)
-            return messages.Welcome(self.kind, self.id, peer, {"address": self.address})
+            return messages.Welcome(self.kind, self.id, peer, self.greeting(hello))
 
         await greet(channel, answer)
         if role:
             await role[0]()
         else:
             await channel.stream.close()
+
+    def greeting(self, hello: messages.Hello) -> dict[str, Any]:
+        """Return the details of the welcome for who greets."""
+        return {"address": self.address}
 
     def welcome(self, channel: Channel, hello: messages.Hello) -> tuple[int, Callable[[], Awaitable[None]]]:
         """Return the peer id for who greets, and what serves it from then on.
@@ -251,6 +260,12 @@ class Server(TCPServer):
 
     async def _handle_ping(self, **context: Any) -> str:
         return "pong"
+
+    async def _handle_versions(self, packages: list[str] | None = None, **context: Any) -> dict[str, Any]:
+        return await asyncio.to_thread(report, packages)
+
+    async def _handle_logs(self, n: int | None = None, **context: Any) -> list[list[str]]:
+        return recent.last(self.kind, n)
 
     async def _handle_terminate(self, **context: Any) -> str:
         """Reply, then close; a process whose server this is ends with 0."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tornado.ioloop import IOLoop
@@ -22,18 +22,24 @@ from distributed_core.errors import (
     EngineError,
     NotSerializable,
     ProtocolError,
+    Refused,
     RemoteError,
     UsageError,
 )
 from distributed_core.machines.worker import WorkerMachine, events, instructions
 from distributed_core.protocol import payload as payloads
+from distributed_core.quantities import checked_resources
+from distributed_core.servers.attendance import Attendance
 from distributed_core.servers.executor import Body, Threads, Unsendable, Work
 from distributed_core.servers.shell import Server
 from distributed_core.settings import DEFAULT_PORT, WorkerSettings
+from distributed_core.versions import own_versions
 
 logger = logging.getLogger(__name__)
 
 FIRST_RETRY_S = 0.02
+#: A worker that the scheduler refuses tries again for so long.
+REFUSED_RETRY_S = 3.0
 RETRY_MAX_S = 1.0
 #: Data above this size is serialized in a thread, so that heartbeats and small transfers go on.
 SERIALIZE_ASIDE_BYTES = 1 << 20
@@ -58,8 +64,17 @@ class Worker(Server):
         How long to look for the scheduler, at first and whenever it is lost; then the worker closes with exit code 1.
     local_directory
         Where tasks find themselves: the process's working folder, made if it is not there. None leaves it as it is.
-    replaceable
-        A nanny starts another process when this one ends, so it may end itself over a task that cannot be stopped.
+    resources
+        Amounts of abstract resources that tasks may ask for, by name.
+    nanny_port
+        Where its nanny listens, if it has one.
+    preload
+        Modules that are imported at the start, by name or as paths of .py files; their `setup(worker)` is called before
+        it registers, their `teardown(worker)` when it closes.
+    lifetime_s, lifetime_stagger_s
+        It retires and closes after so long, more or less at random by up to the stagger; 0 is never.
+    lifetime_restart
+        Its nanny then starts another one.
 
     Examples
     --------
@@ -82,7 +97,12 @@ class Worker(Server):
         name: str | None = None,
         death_timeout_s: float = 60.0,
         local_directory: str | None = None,
-        replaceable: bool = False,
+        resources: Mapping[str, float] | None = None,
+        nanny_port: int = 0,
+        preload: Iterable[str] = (),
+        lifetime_s: float = 0.0,
+        lifetime_stagger_s: float = 0.0,
+        lifetime_restart: bool = False,
         settings: WorkerSettings | None = None,
     ) -> None:
         super().__init__(loop=loop, host=host, credential=credential, insecure=insecure)
@@ -91,12 +111,17 @@ class Worker(Server):
         self.name = name
         self.death_timeout_s = death_timeout_s
         self.local_directory = local_directory
+        self.resources = checked_resources(resources or {})
+        self.nanny_port = nanny_port
+        #: Whether its nanny is to start another one when this one closes.
+        self.restart_wanted = False
+        self.welcome_details: dict[str, Any] = {}
+        self.scheduler_id = ""
         self.settings = settings or WorkerSettings()
         self.failure: EngineError | None = None
         #: Called with the worker when it has registered, each time.
         self.on_registered: Callable[[Worker], None] | None = None
-        self.replaceable = replaceable
-        self.machine = WorkerMachine(self.settings, replaceable=replaceable)
+        self.machine = WorkerMachine(self.settings)
         self.data: dict[int, Any] = {}
         self.scheduler: Channel | None = None
         #: The client of its tasks, once one asked for it.
@@ -105,7 +130,10 @@ class Worker(Server):
         self._threads: Threads | None = None
         self._peers: dict[str, Channel] = {}
         self._registration = 0
+        self._held_back: list[Any] | None = None
         self.handlers |= {"get_data": self._handle_get_data, "put_data": self._handle_put_data}
+        self.attendance = Attendance(self, preload, lifetime_s, lifetime_stagger_s, lifetime_restart)
+        self.handlers |= self.attendance.handlers
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -122,10 +150,11 @@ class Worker(Server):
 
     async def _live(self) -> None:
         try:
+            await self.attendance.begin()
             while True:
-                channel = await self._register()
+                channel, welcome = await self._register()
                 try:
-                    await self._obey(channel)
+                    await self._obey(channel, welcome)
                 except (ConnectionLost, ProtocolError) as error:
                     logger.warning("%s lost the scheduler: %s", self.id, error)
                 finally:
@@ -134,17 +163,24 @@ class Worker(Server):
             self.failure = error
             await self.close(EXIT_NO_SCHEDULER)
 
-    async def _register(self) -> Channel:
+    async def _register(self) -> tuple[Channel, messages.Welcome]:
         """Find the scheduler, for at most the death timeout, and register there."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.death_timeout_s
         retry_s = FIRST_RETRY_S
+        refused_until = 0.0
         while True:
             left_s = deadline - loop.time()
             try:
                 return await self._try_to_register(max(0.1, min(10.0, left_s)))
             except CredentialRefused:
                 raise
+            except Refused as error:
+                # Its predecessor of the same name or port may be about to leave; what is wrong for good is not.
+                refused_until = refused_until or loop.time() + min(REFUSED_RETRY_S, self.death_timeout_s)
+                if loop.time() >= refused_until:
+                    raise
+                logger.debug("%s: %s", self.id, error)
             except (ConnectError, ConnectionLost) as error:
                 where = format_address(self.scheduler_address)
                 if left_s <= retry_s:
@@ -156,7 +192,7 @@ class Worker(Server):
             await asyncio.sleep(retry_s)
             retry_s = min(RETRY_MAX_S, retry_s * 1.6)
 
-    async def _try_to_register(self, timeout_s: float) -> Channel:
+    async def _try_to_register(self, timeout_s: float) -> tuple[Channel, messages.Welcome]:
         if self.host is None:
             # What others reach is the address that leads to the scheduler.
             probe, _ = await open_channel(self.scheduler_address, self.credential, "rpc", timeout_s=timeout_s)
@@ -168,31 +204,53 @@ class Worker(Server):
             "nthreads": self.nthreads,
             "pid": os.getpid(),
             "id": self.id,
+            "resources": self.resources,
+            "versions": own_versions(),
         }
-        channel, _ = await open_channel(self.scheduler_address, self.credential, "worker", details, timeout_s)
-        return channel
+        if self.nanny_port:
+            details["nanny"] = format_address(Address(parse_address(self.address).host, self.nanny_port))
+        return await open_channel(self.scheduler_address, self.credential, "worker", details, timeout_s)
 
-    async def _obey(self, channel: Channel) -> None:
+    async def _obey(self, channel: Channel, welcome: messages.Welcome) -> None:
         """Do what the scheduler says until the connection ends."""
         loop = asyncio.get_running_loop()
         self._registration += 1
-        self.machine = WorkerMachine(self.settings, replaceable=self.replaceable)
+        self.machine = WorkerMachine(self.settings, replaceable=self.nanny_port > 0)
         self._threads = Threads(
             self, self.nthreads, self._take_reports, self._run_started, self.settings.inline_result_bytes_max, loop
         )
         self.scheduler = channel
         self._channels[channel] = None
         self._heartbeat(self._registration)
+        self.scheduler_id, self.welcome_details = welcome.id, welcome.details
+        self.attendance.compare_versions(welcome)
+        if self.attendance.must_catch_up(welcome):
+            self._held_back = []
+            self.background(self._catch_up(welcome, self._registration))
         if self.on_registered is not None:
             self.on_registered(self)
         while True:
             batch = await channel.read()
-            if batch:
+            if batch and self._held_back is not None:
+                self._held_back += batch
+            elif batch:
                 self.feed(events.Instructed(batch))
+
+    async def _catch_up(self, welcome: messages.Welcome, registration: int) -> None:
+        """Set up the plugins that others have; what the scheduler sends meanwhile is done afterwards."""
+        try:
+            await self.attendance.catch_up(welcome)
+        except (EngineError, TimeoutError) as error:
+            logger.error("%s could not get its plugins: %s", self.id, error)
+        if registration == self._registration:
+            held_back, self._held_back = self._held_back, None
+            if held_back:
+                self.feed(events.Instructed(held_back))
 
     def _reset(self) -> None:
         """Forget what belonged to the lost scheduler: its ids mean nothing to the next one."""
         self._registration += 1
+        self._held_back = None
         if self._threads is not None:
             self._threads.close()
         if self.scheduler is not None:
@@ -213,6 +271,7 @@ class Worker(Server):
         self.loop.call_later(self.settings.heartbeat_interval_s, self._heartbeat, registration)
 
     async def closing(self) -> None:
+        await self.attendance.close()
         self._registration += 1
         if self._threads is not None:
             self._threads.close()
@@ -239,6 +298,8 @@ class Worker(Server):
         inputs = [data[task] for task in asked.inputs] if asked.inputs else []
         assert self._threads is not None
         body = self._bodies[asked.function]
+        if self.attendance.watchers:
+            self.attendance.moved(asked.task, body.name, "ready", "executing")
         self._threads.submit(Work(asked.run, asked.task, body, asked.payload, inputs, asked.timeout_s > 0))
 
     def _take_back(self, asked: instructions.TakeBack) -> None:
@@ -293,10 +354,29 @@ class Worker(Server):
                 reports.append(report)
                 if type(report) is events.RunFinished:
                     data[run.task] = value
+                if self.attendance.watchers:
+                    finish = "memory" if type(report) is events.RunFinished else "error"
+                    body = self._bodies.get(run.function)
+                    self.attendance.moved(run.task, body.name if body else "?", "executing", finish)
             elif report.run in lingering:
                 reports.append(report)
         if reports:
             self.feed(events.Executed(reports))
+
+    # --- for what accompanies the tasks -----------------------------------------------------------
+
+    def running(self) -> dict[int, Work]:
+        """Return what each thread is at, by the thread's id."""
+        return dict(self._threads.running) if self._threads is not None else {}
+
+    def forget_opened_functions(self) -> None:
+        """Open functions anew at their next use: a module that they come from was replaced."""
+        for body in self._bodies.values():
+            body.function = None
+
+    def uploads_folder(self) -> str:
+        """Return a folder for files that clients upload; it goes with the worker."""
+        return self.attendance.guests.folder()
 
     # --- data to and from peers -------------------------------------------------------------------
 

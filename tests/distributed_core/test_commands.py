@@ -19,6 +19,20 @@ from tests.distributed_core.launching import BIN, Launcher
 pytestmark = pytest.mark.process
 
 
+BAD_OPTIONS = [
+    ["--resources", "GPU"],
+    ["--resources", "GPU=two"],
+    ["--resources", "GPU=1 GPU=2"],
+    ["--resources", ""],
+    ["--lifetime", "soon"],
+    ["--lifetime", "1m", "--lifetime-stagger", "2m"],
+    ["--lifetime-restart"],
+    ["--env", "NAME"],
+    ["--no-nanny", "--env", "NAME=VALUE"],
+    ["--name", ""],
+]
+
+
 def run(command: str, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(BIN / command), *options], capture_output=True, text=True, timeout=60)
 
@@ -82,7 +96,8 @@ def test_death_timeout_for_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [[], ["nonsense:port"], ["127.0.0.1:99999"], ["a:1", "--nprocs", "0"], ["a:1", "--memory-limit", "much"]],
+    [[], ["nonsense:port"], ["127.0.0.1:99999"], ["a:1", "--nprocs", "0"], ["a:1", "--memory-limit", "much"]]
+    + [["a:1", *each] for each in BAD_OPTIONS],
 )
 def test_wrong_usage_of_dworker(options: list[str]) -> None:
     done = run("dworker", *options)
@@ -143,7 +158,7 @@ def test_several_processes_have_names_of_their_own(launch: Launcher) -> None:
     with Client(address) as client:
         client.wait_for_workers(2, timeout=30)
         workers = client.scheduler_info()["workers"].values()
-        assert sorted(worker["name"] for worker in workers) == ["alice-1", "alice-2"]
+        assert sorted(worker["name"] for worker in workers) == ["alice-0", "alice-1"]
         assert {worker["nthreads"] for worker in workers} == {3}
 
 

@@ -1,12 +1,20 @@
 """What the scheduler offers beside running tasks, a file for each subject. None of them opens what is the user's.
 
-base.py    what they share
-moving.py  replicate, rebalance, retire_workers
+base.py         what they share
+operations.py   calls of many workers or nannies at once
+plugins.py      plugins, and what clients may call here by name
+life.py         deaths, restarts, the end of an idle cluster
+questions.py    who holds what, who runs what
+moving.py       replicate, rebalance, retire_workers
 """
 
 from __future__ import annotations
 
 from distributed_core.servers.extensions.base import Extension
+from distributed_core.servers.extensions.life import Life
 from distributed_core.servers.extensions.moving import Moving
+from distributed_core.servers.extensions.operations import Operations
+from distributed_core.servers.extensions.plugins import Plugins
+from distributed_core.servers.extensions.questions import Questions
 
-EXTENSIONS: tuple[type[Extension], ...] = (Moving,)
+EXTENSIONS: tuple[type[Extension], ...] = (Operations, Plugins, Life, Questions, Moving)

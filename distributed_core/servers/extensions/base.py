@@ -28,3 +28,13 @@ class Extension:
 
     def left(self, peer: int, role: str) -> None:
         """A `worker` or `client` has gone; whatever it held here is free again."""
+
+    def for_newcomers(self) -> dict[str, Any]:
+        """Return what a worker that registers is told here."""
+        return {}
+
+    def started(self) -> None:
+        """The scheduler serves; its loop runs."""
+
+    async def closing(self) -> None:
+        """The scheduler closes."""
