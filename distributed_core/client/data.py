@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from distributed_core.client import cells as states
-from distributed_core.client.connected import Connected
+from distributed_core.client.asking import Asking
 from distributed_core.client.future import Future, content_key, flat_futures, future_of
 from distributed_core.client.options import worker_names
 from distributed_core.protocol import payload as payloads
 
 
-class DataCalls(Connected):
+class DataCalls(Asking):
     """What a client does with data on the workers."""
 
     def scatter(
@@ -91,7 +91,7 @@ class DataCalls(Connected):
 
         Raises
         ------
-        RemoteError
+        UsageError
             There is no such worker.
         """
         self._check_open()
@@ -103,7 +103,7 @@ class DataCalls(Connected):
         for cell in cells.values():
             if cell.status != states.FINISHED:
                 raise cell.exception()
-        await self._session.call("replicate", {"numbers": list(cells), "n": n, "workers": workers})
+        await self._ask("replicate", numbers=list(cells), n=n, workers=workers)
 
     def rebalance(self, futures: Any = None, workers: str | Iterable[str] | None = None) -> Any:
         """Spread results evenly over the workers, by their bytes.
@@ -124,7 +124,7 @@ class DataCalls(Connected):
             cells = {future._cell.number: future._cell for future in flat_futures(futures)}
             await self._session.settled(cells.values())
             numbers = list(cells)
-        await self._session.call("rebalance", {"numbers": numbers, "workers": workers})
+        await self._ask("rebalance", numbers=numbers, workers=workers)
 
     async def _scatter_all(
         self, values: list[Any], keys: list[str | None], workers: list[str] | None, hash: bool

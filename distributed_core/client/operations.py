@@ -9,9 +9,10 @@ from distributed_core.client.lives import LifeCalls
 from distributed_core.client.options import worker_names
 from distributed_core.client.plugging import PluginCalls
 from distributed_core.client.questions import QuestionCalls
+from distributed_core.client.reasons import ReasonCalls
 
 
-class ClusterCalls(PluginCalls, LifeCalls, QuestionCalls):
+class ClusterCalls(PluginCalls, LifeCalls, QuestionCalls, ReasonCalls):
     """What a client asks of the cluster as a whole."""
 
     def wait_for_workers(self, n: int, timeout: float | None = None) -> Any:
@@ -45,10 +46,9 @@ class ClusterCalls(PluginCalls, LifeCalls, QuestionCalls):
 
         Raises
         ------
-        RemoteError
+        UsageError
             There is no such worker, or none that could take the data; then all stay.
         """
         self._check_open()
         names = None if workers is None else worker_names(workers)
-        arguments = {"workers": names, "n": n, "close": close_workers}
-        return self._answer(self._session.call("retire_workers", arguments))
+        return self._answer(self._ask("retire_workers", workers=names, n=n, close=close_workers))

@@ -131,7 +131,11 @@ class Worker(Server):
         self._peers: dict[str, Channel] = {}
         self._registration = 0
         self._held_back: list[Any] | None = None
-        self.handlers |= {"get_data": self._handle_get_data, "put_data": self._handle_put_data}
+        self.handlers |= {
+            "get_data": self._handle_get_data,
+            "put_data": self._handle_put_data,
+            "whole_state": self._handle_whole_state,
+        }
         self.attendance = Attendance(self, preload, lifetime_s, lifetime_stagger_s, lifetime_restart)
         self.handlers |= self.attendance.handlers
 
@@ -441,6 +445,9 @@ class Worker(Server):
             except NotSerializable as error:
                 found.append([task, None, str(error)])
         return found
+
+    async def _handle_whole_state(self) -> dict[str, Any]:
+        return {**self.identity(), **self.machine.whole_state(), "data": list(self.data)}
 
     async def _handle_put_data(self, items: list[Any]) -> int:
         """Keep `[task, frames]` that a client scattered; return how many."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from distributed_core import Client, Future, wait
-from distributed_core.errors import KilledWorker, RemoteError, TaskCancelled, TaskInterrupted, TaskTimeout, UsageError
+from distributed_core.errors import KilledWorker, TaskCancelled, TaskInterrupted, TaskTimeout, UsageError
 from tests.distributed_core.launching import Launcher, launcher
 
 pytestmark = pytest.mark.process
@@ -199,7 +200,7 @@ def test_replicas_and_balance(pair: Client) -> None:
     held = held_by_name(pair)
     assert abs(held["small"] - held["big"]) <= 2
     assert sum(each.sum() for each in pair.gather(blocks)) == 800_000
-    with pytest.raises(RemoteError, match="nobody"):
+    with pytest.raises(UsageError, match="nobody"):
         pair.replicate(blocks, workers="nobody")
 
 
@@ -225,7 +226,7 @@ def test_retiring_loses_no_data(launch: Launcher) -> None:
     with Client(address, timeout=20) as client:
         client.wait_for_workers(1, timeout=30)
         kept = client.scatter([np.arange(50_000) for _ in range(4)])
-        with pytest.raises(RemoteError, match="no other worker"):
+        with pytest.raises(UsageError, match="no other worker"):
             client.retire_workers("first")
         second = launch.worker(address, "--nthreads", "1", "--name", "second")
         client.wait_for_workers(2, timeout=30)
@@ -250,3 +251,29 @@ def test_futures_of_others_by_their_keys(nannied: str, pair: Client) -> None:
         assert other.submit(inc, same).result(timeout=20) == 22
         with pytest.raises(TaskCancelled, match="no task is named"):
             Future("never heard of", other).result(timeout=20)
+
+
+def test_a_task_says_why_it_waits(pair: Client, tmp_path: Path) -> None:
+    go = str(tmp_path / "go")
+    blocking = pair.map(wait_for_file, [go] * 2, workers="small")
+    later = pair.submit(inc, 1, workers="small", key="later")
+    after = pair.submit(inc, later, key="after")
+    unmet = pair.submit(inc, 1, resources={"GPU": 1}, key="unmet")
+    alone = pair.submit(inc, 1, workers="dora", key="alone")
+    assert "small" in pair.explain(later) or "behind" in pair.explain("later")
+    assert "waits for 1 of its 1 inputs: later" in pair.explain(after)
+    assert "has 1 GPU" in pair.explain(unmet)
+    assert "is called dora" in pair.explain(alone)
+    running = [pair.explain(each) for each in blocking]
+    assert all("runs on 127.0.0.1" in each for each in running)
+    Path(go).touch()
+    assert after.result(timeout=20) == 3
+    assert "is done" in pair.explain("after")
+    became = [became for _, became, _ in pair.story("later")["later"]]
+    assert "Assigned" in became
+    assert became[-1] == "Held"
+    assert "was never submitted" in pair.explain("nothing of the kind")
+    pair.dump_state(tmp_path / "state.json")
+    state = json.loads((tmp_path / "state.json").read_text())
+    assert {task["name"] for task in state["scheduler"]["tasks"].values()} >= {"after", "unmet", "alone"}
+    assert all("runs" in worker for worker in state["workers"].values())

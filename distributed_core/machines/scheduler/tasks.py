@@ -219,8 +219,11 @@ class Task:
 
     @property
     def name(self) -> str:
-        """What people call it: its key, or its function's name."""
-        return self.key or (self.function.name if self.function is not None else "scattered data")
+        """What people call it: its key, or what its client calls it, or its function's name."""
+        if self.key is not None:
+            return self.key
+        name = self.function.name if self.function is not None else "data"
+        return f"{name}-{self.wants[0].client.name}-{self.wants[0].number}" if self.wants else name
 
     def __repr__(self) -> str:
         return f"<Task {self.id} {type(self.state).__name__}>"

@@ -66,6 +66,16 @@ class WorkerMachine:
         out, self._out = self._out, []
         return out
 
+    def whole_state(self) -> dict[str, Any]:
+        """Return all books as plain data, for people who look for what went wrong."""
+        return {
+            "runs": {run.run: {"task": run.task, "missing": run.missing} for run in self.runs.values()},
+            "lingering": list(self.lingering),
+            "held": {task: replica.nbytes for task, replica in self.replicas.items() if replica.held},
+            "sought": {task: replica.source for task, replica in self.replicas.items() if not replica.held},
+            "asked": list(self.asked),
+        }
+
     # --- from the scheduler -----------------------------------------------------------------------
 
     def _on_instructed(self, event: events.Instructed) -> None:

@@ -5,6 +5,7 @@ operations.py   calls of many workers or nannies at once
 plugins.py      plugins, and what clients may call here by name
 life.py         deaths, restarts, the end of an idle cluster
 questions.py    who holds what, who runs what
+reasons.py      why a task is where it is, and dumps of everything
 moving.py       replicate, rebalance, retire_workers
 """
 
@@ -16,5 +17,6 @@ from distributed_core.servers.extensions.moving import Moving
 from distributed_core.servers.extensions.operations import Operations
 from distributed_core.servers.extensions.plugins import Plugins
 from distributed_core.servers.extensions.questions import Questions
+from distributed_core.servers.extensions.reasons import Reasons
 
-EXTENSIONS: tuple[type[Extension], ...] = (Operations, Plugins, Life, Questions, Moving)
+EXTENSIONS: tuple[type[Extension], ...] = (Operations, Plugins, Life, Questions, Moving, Reasons)
