@@ -8,7 +8,7 @@ import os
 import click
 
 from distributed_core.cli.quantities import Duration
-from distributed_core.cli.running import complain, kept_file, on_end_signals, run_until_done
+from distributed_core.cli.running import collect_when_small, complain, kept_file, on_end_signals, run_until_done
 from distributed_core.files import scheduler_file_text
 from distributed_core.settings import DEFAULT_PORT
 
@@ -53,6 +53,7 @@ def main(
         )
         scheduler.start(port)
         on_end_signals(lambda: asyncio.ensure_future(scheduler.close()))
+        scheduler.background(collect_when_small(lambda: len(scheduler.machine.ledger.tasks)))
         named = scheduler_file_text(scheduler.identity(), _absolute(scheduler))
         with kept_file(pid_file, f"{os.getpid()}\n"), kept_file(scheduler_file, named):
             click.echo(f"Start scheduler at {scheduler.address}")

@@ -21,6 +21,8 @@ from distributed_core.servers.logs import keep_informed
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+COLLECT_INTERVAL_S = 10.0
+COLLECT_OBJECTS_MAX = 10_000
 
 
 def end(code: int) -> NoReturn:
@@ -45,7 +47,6 @@ def run_until_done(main: Callable[[], Awaitable[int]]) -> NoReturn:
     # What was imported stays; collecting it again and again only costs pauses.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
     async def run() -> int:
         return await main()
@@ -61,6 +62,23 @@ def run_until_done(main: Callable[[], Awaitable[int]]) -> NoReturn:
     except KeyboardInterrupt:
         code = 0
     end(code)
+
+
+async def collect_when_small(objects: Callable[[], int]) -> None:
+    """Let the collector look at all objects only while there are few: a million would stop the loop for a second.
+
+    The records of a machine need no collector, they are taken apart by hand; what does is little, and can wait.
+
+    Parameters
+    ----------
+    objects
+        Returns how many records there are.
+    """
+    gc.set_threshold(20_000, 5, 1_000_000)
+    while True:
+        await asyncio.sleep(COLLECT_INTERVAL_S)
+        if objects() < COLLECT_OBJECTS_MAX:
+            gc.collect()
 
 
 def on_end_signals(action: Callable[[], Any]) -> None:

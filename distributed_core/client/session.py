@@ -184,10 +184,13 @@ class Session:
                 cell = self._released.popleft()
                 if self.cells.drop(cell):
                     gone.append(cell.number)
+        channel = self._channel
         for message in outbox:
-            self._channel.send(message)
-        if gone:
-            self._channel.send(messages.Release(gone))
+            channel.send(message)
+            if type(message) is messages.Submission and len(message.tasks) >= CHUNK_TASKS // 2:
+                channel.stream.flush()
+        for start in range(0, len(gone), CHUNK_TASKS):
+            channel.send(messages.Release(gone[start : start + CHUNK_TASKS]))
 
     # --- from the scheduler -----------------------------------------------------------------------
 

@@ -31,6 +31,10 @@ class Stream(ABC):
         """Queue a message; all that are queued in one turn of the loop leave as one packet at its end."""
 
     @abstractmethod
+    def flush(self) -> None:
+        """Let what is queued leave as a packet of its own, so that nobody has to open too much at once."""
+
+    @abstractmethod
     async def drain(self) -> None:
         """Return when the peer has taken most of what is queued."""
 

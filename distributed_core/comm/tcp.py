@@ -84,6 +84,9 @@ class TCPStream(Stream):
     def send(self, message: Any) -> None:
         self._batch.add(message)
 
+    def flush(self) -> None:
+        self._batch.flush()
+
     def _write(self, batch: list[Any]) -> None:
         if self._io.closed():
             return

@@ -154,13 +154,11 @@ def on_heartbeat(ledger: Ledger, worker: WorkerPeer, message: messages.Heartbeat
 
 def current(ledger: Ledger, worker: WorkerPeer, task_id: int, run: int) -> Task | None:
     """Return the task if this run of it is the one that counts."""
-    task = ledger.tasks.get(task_id)
+    task = worker.assigned.get(task_id)
     if task is None:
         return None
     state = task.state
-    if type(state) is Assigned and state.run == run and state.worker is worker:
-        return task
-    return None
+    return task if type(state) is Assigned and state.run == run else None
 
 
 def _learn(ledger: Ledger, task: Task, duration_s: float) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from distributed_core.errors import InvariantBroken
 from distributed_core.ids import FunctionId, PeerId, RunId, TaskId
+from distributed_core.machines.pages import Pages
 from distributed_core.machines.scheduler.fairness import Shares
 from distributed_core.machines.scheduler.peers import ClientPeer, Lingering, WorkerPeer
 from distributed_core.machines.scheduler.table import MOVES
@@ -36,7 +37,7 @@ class Ledger:
     def __init__(self, settings: SchedulerSettings) -> None:
         self.settings = settings
         self.now = 0.0
-        self.tasks: dict[TaskId, Task] = {}
+        self.tasks: Pages[Task] = Pages()
         self.by_key: dict[str, Task] = {}
         self.functions: dict[bytes, Function] = {}
         self.workers: dict[PeerId, WorkerPeer] = {}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from distributed_core.ids import FunctionId, Number, PeerId, RunId, TaskId
+from distributed_core.ids import FunctionId, PeerId, RunId, TaskId
+from distributed_core.machines.pages import Pages
 from distributed_core.machines.scheduler.fairness import Share
 from distributed_core.machines.scheduler.tasks import Function, Task, TaskOptions
 
@@ -132,7 +133,7 @@ class ClientPeer:
     def __init__(self, id: PeerId, name: str, weight: float = 1.0) -> None:
         self.id = id
         self.name = name
-        self.tasks: dict[Number, Task] = {}
+        self.tasks: Pages[Task] = Pages()
         self.functions: dict[bytes, Function] = {}
         self.share = Share(id, weight)
         self.warned: dict[TaskOptions, None] = {}

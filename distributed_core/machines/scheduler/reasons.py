@@ -109,9 +109,7 @@ def _assigned(ledger: Ledger, task: Task, state: Assigned) -> str:
     ago = f"{ledger.now - state.since:.1f} s ago"
     place = list(worker.assigned).index(task.id)
     if state.seceded:
-        return (
-            f"runs on {worker.address}, which got it {ago}; it gave up its thread to wait for other tasks"
-        )
+        return f"runs on {worker.address}, which got it {ago}; it gave up its thread to wait for other tasks"
     if task.id == worker.alone:
         return f"runs alone on {worker.address}, which got it {ago}, because workers died that may have been running it"
     if place < worker.nthreads + worker.seceded:
