@@ -135,7 +135,10 @@ class LocalCluster:
             self._thread.stop()
 
     async def _stop(self) -> None:
-        await asyncio.gather(*(server.close() for server in reversed(self._servers)))
+        # First the workers: they would miss the scheduler, and say so.
+        await asyncio.gather(*(worker.close() for worker in self._servers[1:]))
+        for scheduler in self._servers[:1]:
+            await scheduler.close()
 
     def __enter__(self) -> LocalCluster:
         return self

@@ -81,7 +81,7 @@ class Engine(ABC):
 
     def worker_names(self, name: str, nprocs: int) -> tuple[str, ...]:
         """Return the names under which the processes of `worker_command` register."""
-        return (name,) if nprocs == 1 else tuple(f"{name}-{number}" for number in range(1, nprocs + 1))
+        return (name,) if nprocs == 1 else tuple(f"{name}-{number}" for number in range(nprocs))
 
     @abstractmethod
     def question(self, place: Place) -> tuple[str, ...]:

@@ -59,10 +59,6 @@ class DaskEngine(Engine):
             *("--no-dashboard", *_tls(place)),
         )
 
-    def worker_names(self, name: str, nprocs: int) -> tuple[str, ...]:
-        # dask counts its processes from 0.
-        return (name,) if nprocs == 1 else tuple(f"{name}-{number}" for number in range(nprocs))
-
     def question(self, place: Place) -> tuple[str, ...]:
         address = place.scheduler_address or f"{place.host}:{place.port}"
         return (place.python, "-c", _ASK, f"tls://{address}", place.credential)

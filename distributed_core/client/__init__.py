@@ -6,4 +6,7 @@ future.py    Future
 client.py    Client, blocking or asynchronous over the same session
 waiting.py   wait, as_completed
 blocking.py  the bridge from other threads to the loop
+plugging.py  functions on workers as such, plugins, uploads, calls on the scheduler
+lives.py     restarts, and the end of the cluster
+questions.py who has what, versions, logs
 """

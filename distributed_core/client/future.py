@@ -88,7 +88,7 @@ class Future:
             What the task raised, with its own traceback.
         """
         if self.client.asynchronous:
-            return self.client._result(self._cell, timeout)
+            return self._await_result(timeout)
         cell = self._cell
         if cell.status == states.PENDING:
             wait_here(self.client, cell, timeout)
@@ -142,7 +142,11 @@ class Future:
             function(self)
 
     def __await__(self) -> Generator[Any, None, Any]:
-        return self.client._result(self._cell, None).__await__()
+        return self._await_result(None).__await__()
+
+    async def _await_result(self, timeout: float | None) -> Any:
+        # A method, so that a future that nobody else keeps is not released while it is awaited.
+        return await self.client._result(self._cell, timeout)
 
     def __del__(self) -> None:
         try:

@@ -78,7 +78,8 @@ class PluginCalls(Asking):
     def run_on_scheduler(self, function: str, *args: Any, **kwargs: Any) -> Any:
         """Call a function of a module that the scheduler's operator allowed; return what it returns.
 
-        A parameter `scheduler` or `dask_scheduler` gets the `Scheduler`.
+        A parameter `scheduler` or `dask_scheduler` gets the `Scheduler`. The function runs on the scheduler's loop,
+        where nothing else runs meanwhile: keep it short, or make it a coroutine function.
 
         Parameters
         ----------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import logging
+import os
 import random
 import sys
 import traceback
@@ -52,7 +53,8 @@ class Attendance:
             if not 0 <= value < float("inf"):
                 raise UsageError(f"{name} is a number of seconds from 0 on, not {value!r:.40}")
         self._worker = worker
-        self._preload = list(preload)
+        # Before the worker changes to its own folder.
+        self._preload = [os.path.abspath(each) if each.endswith(".py") else each for each in preload]
         self._preloads: Preloads | None = None
         self._lifetime_s = lifetime_s + random.uniform(-lifetime_stagger_s, lifetime_stagger_s) if lifetime_s else 0.0
         self._lifetime_restart = lifetime_restart

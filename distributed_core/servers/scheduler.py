@@ -272,6 +272,12 @@ class Scheduler(Server):
                 if not waiter.done():
                     waiter.set_result(None)
 
+    async def workers_changed(self) -> None:
+        """Wait until a worker comes or goes."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._workers_changed.append(waiter)
+        await waiter
+
     # --- handlers ---------------------------------------------------------------------------------
 
     def identity(self) -> dict[str, Any]:
@@ -287,11 +293,9 @@ class Scheduler(Server):
         deadline = None if timeout is None else self.loop.time() + timeout
         workers = self.machine.ledger.workers
         while len(workers) < n:
-            waiter = asyncio.get_running_loop().create_future()
-            self._workers_changed.append(waiter)
             left_s = None if deadline is None else max(0.0, deadline - self.loop.time())
             try:
-                await asyncio.wait_for(waiter, left_s)
+                await asyncio.wait_for(self.workers_changed(), left_s)
             except TimeoutError:
                 text = f"{len(workers)} of {n} workers registered within {timeout:g} s; look at the others' output"
                 raise NotEnoughWorkers(text) from None

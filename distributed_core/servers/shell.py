@@ -243,7 +243,8 @@ class Server(TCPServer):
             if request.op not in BULK:
                 encode([value])  # a reply that cannot travel must not leave its caller waiting
             reply = messages.Reply(request.id, True, value)
-        except (TypeError, EngineError, ValueError, TimeoutError, OSError) as error:
+        except Exception as error:
+            # Whatever it is: a caller never waits for a handler that failed.
             reply = messages.Reply(request.id, False, f"{type(error).__name__}: {error}")
         if not channel.stream.closed:
             channel.send(reply)

@@ -160,7 +160,8 @@ class Worker(Server):
                 try:
                     await self._obey(channel, welcome)
                 except (ConnectionLost, ProtocolError) as error:
-                    logger.warning("%s lost the scheduler: %s", self.id, error)
+                    if self.exit_code is None:
+                        logger.warning("%s lost the scheduler: %s", self.id, error)
                 finally:
                     self._reset()
         except EngineError as error:

@@ -276,6 +276,24 @@ def test_a_client_without_an_address_starts_a_cluster() -> None:
     assert cluster._closed
 
 
+def test_an_asynchronous_client_without_an_address() -> None:
+    async def use() -> LocalCluster:
+        async with Client(n_workers=1, processes=False, asynchronous=True) as client:
+            assert await client.submit(os.getpid) == os.getpid()
+            cluster: LocalCluster = client.cluster
+        return cluster
+
+    assert asyncio.run(use())._closed
+
+
+def test_a_cluster_of_its_own_is_shut_down(capfd: pytest.CaptureFixture[str]) -> None:
+    client = Client(n_workers=2)
+    assert client.submit(abs, -1).result() == 1
+    client.shutdown()
+    assert client.cluster._closed
+    assert "lost the scheduler" not in capfd.readouterr().err
+
+
 def test_a_cluster_in_threads_and_clients_of_it() -> None:
     with LocalCluster(n_workers=1, threads_per_worker=3, processes=False, name="threads") as cluster:
         assert cluster.name == "threads"

@@ -42,8 +42,23 @@ events = []
 number = 7
 
 
+preset = []
+
+
+class Preset(SchedulerPlugin):
+    name = "preset"
+
+    def add_client(self, scheduler, client):
+        preset.append(client)
+
+
+def clients():
+    return preset
+
+
 def setup(scheduler):
     events.append("set up")
+    scheduler.add_plugin(Preset())
 
 
 async def teardown(scheduler):
@@ -418,6 +433,7 @@ def test_functions_of_allowed_modules(client: Client) -> None:
     assert client.run_on_scheduler("operators_choice:later", x=[1, "a"]) == {"workers": 2, "kwargs": {"x": [1, "a"]}}
     assert client.run_on_scheduler("json:dumps", {"a": 1}) == '{"a": 1}'
     assert client.run_on_scheduler("operators_choice:seen")[0] == "set up"
+    assert client.run_on_scheduler("operators_choice:clients")[-1] == client.id
 
 
 def test_what_is_refused_on_the_scheduler(client: Client) -> None:
@@ -501,7 +517,10 @@ def test_hooks_of_preloaded_modules(launch: Launcher, tmp_path: Path) -> None:
     lines += f"def teardown(server):\n    open({str(log)!r}, 'a').write(server.kind + ' down\\n')\n"
     module.write_text(lines)
     scheduler, address = launch.scheduler("--preload", str(module))
-    worker = launch.worker(address, "--nthreads", "1", "--preload", str(module), "--preload-nanny", str(module))
+    near = os.path.relpath(module)
+    folder = str(tmp_path / "folder")
+    options = ("--nthreads", "1", "--local-directory", folder, "--preload", near, "--preload-nanny", near)
+    worker = launch.worker(address, *options)
     assert log.read_text() == "Scheduler up\nNanny up\nWorker up\n"
     assert worker.end() == 0
     assert scheduler.end() == 0

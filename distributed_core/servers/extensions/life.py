@@ -127,13 +127,22 @@ class Life(Extension):
         return "OK"
 
     async def end_workers(self) -> None:
+        """End all workers and wait, within a time limit, until they have left."""
+
         async def end(worker: WorkerPeer) -> None:
             try:
                 await asyncio.wait_for(self.scheduler.call_server(worker.address, "terminate"), END_TIMEOUT_S)
             except (EngineError, OSError, TimeoutError) as error:
                 logger.warning("%s: the worker at %s did not end: %s", self.scheduler.id, worker.address, error)
 
-        await asyncio.gather(*(end(worker) for worker in list(self.scheduler.machine.ledger.workers.values())))
+        workers = self.scheduler.machine.ledger.workers
+        await asyncio.gather(*(end(worker) for worker in list(workers.values())))
+        try:
+            async with asyncio.timeout(END_TIMEOUT_S):
+                while workers:
+                    await self.scheduler.workers_changed()
+        except TimeoutError:
+            logger.warning("%s: %d workers did not leave", self.scheduler.id, len(workers))
 
     def started(self) -> None:
         if self.scheduler.idle_timeout_s:

@@ -6,6 +6,7 @@ calls here, comes from a module that the operator allowed with `--preload`.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Callable
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+CLOSE_TIMEOUT_S = 5.0
 KINDS = ("worker", "nanny")
 _WORDS = {"Ready": "queued", "Assigned": "processing", "Arriving": "waiting", "Held": "memory"}
 
@@ -131,7 +133,7 @@ class Plugins(Extension):
         plugin = self.own.pop(name)
         self._watch()
         try:
-            await _done(getattr(plugin, "close", _nothing)())
+            await asyncio.wait_for(_done(getattr(plugin, "close", _nothing)()), CLOSE_TIMEOUT_S)
         except Exception:
             logger.exception("%s: the plugin %s failed to close", self.scheduler.id, name)
 
