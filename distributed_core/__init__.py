@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from distributed_core.client.client import Client, get_client
     from distributed_core.client.future import Future
     from distributed_core.client.waiting import as_completed, wait
+    from distributed_core.errors import Reschedule
     from distributed_core.local import LocalCluster
     from distributed_core.plugins import (
         Environ,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from distributed_core.servers.nanny import Nanny
     from distributed_core.servers.scheduler import Scheduler
     from distributed_core.servers.worker import Worker
+    from distributed_core.ssh import SSHCluster
     from distributed_core.versions import VersionMismatchWarning
 
 __all__ = [
@@ -50,6 +52,8 @@ __all__ = [
     "Nanny",
     "NannyPlugin",
     "PipInstall",
+    "Reschedule",
+    "SSHCluster",
     "Scheduler",
     "SchedulerPlugin",
     "UploadDirectory",
@@ -71,6 +75,8 @@ _HOMES = {
     "Nanny": "servers.nanny",
     "NannyPlugin": "plugins",
     "PipInstall": "plugins",
+    "Reschedule": "errors",
+    "SSHCluster": "ssh",
     "Scheduler": "servers.scheduler",
     "SchedulerPlugin": "plugins",
     "UploadDirectory": "plugins",

@@ -4,6 +4,7 @@
     |-- UsageError                  the caller's fault: a bad option, address or argument
     |   |-- AddressError            an address that does not parse
     |   |-- ClientClosed            a call on a client that was closed
+    |   |-- ResultTooLarge          a task returned more than its worker may hold
     |   `-- NotSerializable         a function, argument or result that cannot travel
     |-- ConnectError                nobody answered, or not in time
     |   |-- PortInUse               another process listens there
@@ -25,6 +26,7 @@
     |-- NotEnoughWorkers            fewer workers than asked for came in time
     `-- InvariantBroken             a bug of ours: a machine's state contradicts itself
 
+    Reschedule                      for tasks to raise: run me again, here or elsewhere
     TaskInterrupted                 raised inside a task that was cancelled or took too long; like KeyboardInterrupt no
                                     `Exception`, so that a task's own `except Exception` does not swallow it
 
@@ -53,6 +55,8 @@ __all__ = [
     "ProtocolError",
     "Refused",
     "RemoteError",
+    "Reschedule",
+    "ResultTooLarge",
     "SchedulerLost",
     "TaskCancelled",
     "TaskError",
@@ -78,6 +82,10 @@ class AddressError(UsageError, ValueError):
 
 class ClientClosed(UsageError):
     """The client was closed before this call."""
+
+
+class ResultTooLarge(UsageError):
+    """A task returned more than the memory limit of its worker."""
 
 
 class NotSerializable(UsageError, TypeError):
@@ -142,6 +150,10 @@ class KilledWorker(TaskError):
 
 class TaskTimeout(TaskError, TimeoutError):
     """The task took longer than its `timeout`."""
+
+
+class Reschedule(Exception):
+    """Raised by a task: it wants to be run again, on another worker or later."""
 
 
 class TaskInterrupted(BaseException):

@@ -7,13 +7,14 @@ not open; a scheduler plugin is named by its import path in a module that the op
 from __future__ import annotations
 
 import importlib
+import inspect
 import io
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,24 @@ class WorkerPlugin:
 
     def teardown(self, worker: Any) -> Any:
         """The plugin was taken back, or the worker closes."""
+
+
+class WorkerCallback(WorkerPlugin):
+    """Calls a function on each worker as it comes.
+
+    Parameters
+    ----------
+    setup
+        Called without arguments, or with the worker where it has a parameter.
+    """
+
+    def __init__(self, setup: Callable[..., Any]) -> None:
+        self.name = f"callback-{getattr(setup, '__qualname__', type(setup).__name__)}"
+        self._setup = setup
+
+    def setup(self, worker: Any) -> Any:
+        wanted = inspect.signature(self._setup).parameters
+        return self._setup(worker) if wanted else self._setup()
 
 
 class NannyPlugin:

@@ -35,6 +35,10 @@ class Client(TaskCalls, DataCalls, ClusterCalls):
         tunnel), or straight where a worker can be reached (None).
     asynchronous
         Methods that wait return coroutines; the client lives on the running loop. Use `await` or `async with`.
+    set_as_default
+        Whether `get_client()` and dask's collections find this client.
+    weight
+        Its share of the workers where several clients have tasks ready: 3.0 gets three times what 1.0 gets.
     cluster_options
         For the `LocalCluster` of a client without an address: `n_workers`, `threads_per_worker`, ...
 
@@ -70,5 +74,6 @@ def get_client() -> Client:
                 format_address(worker.scheduler_address),
                 credential=credential.path if credential else None,
                 insecure=credential is None,
+                set_as_default=False,
             )
     return client

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 import warnings
@@ -17,6 +18,8 @@ from distributed_core.client.session import Session
 from distributed_core.comm.address import format_address
 from distributed_core.errors import ClientClosed, UsageError
 from distributed_core.versions import VersionMismatchWarning, warning_at_connect
+
+logger = logging.getLogger(__name__)
 
 OWN_WORKERS_TIMEOUT_S = 60.0
 
@@ -36,6 +39,8 @@ class Connected:
         insecure: bool = False,
         direct: bool | None = None,
         asynchronous: bool = False,
+        set_as_default: bool = True,
+        weight: float = 1.0,
         **cluster_options: Any,
     ) -> None:
         #: The cluster that this client started, or was given.
@@ -52,7 +57,8 @@ class Connected:
         where, holder = find_scheduler(address, scheduler_file, credential, insecure)
         self.asynchronous = asynchronous
         self._timeout_s = timeout
-        self._session = Session(where, holder, direct)
+        self._set_as_default = set_as_default
+        self._session = Session(where, holder, direct, weight)
         self.id = self._session.id
         self._digests: weakref.WeakKeyDictionary[Any, tuple[bytes, str]] = weakref.WeakKeyDictionary()
         self._thread: LoopThread | None = None
@@ -67,13 +73,22 @@ class Connected:
                 self._end_cluster()
                 raise
             self._compare_versions(3)
-            _current.append(weakref.ref(self))
+            self._remember()
 
     # --- life -------------------------------------------------------------------------------------
 
+    def _remember(self) -> None:
+        if self._set_as_default:
+            _current.append(weakref.ref(self))
+
     @classmethod
-    def current(cls) -> Self:
+    def current(cls, allow_global: bool = True) -> Self:
         """Return the client that was opened last and is not closed.
+
+        Parameters
+        ----------
+        allow_global
+            Accepted for the sake of dask's signature.
 
         Raises
         ------
@@ -97,7 +112,7 @@ class Connected:
     async def _open(self) -> Self:
         await self._enter()
         self._compare_versions(2)
-        _current.append(weakref.ref(self))
+        self._remember()
         return self
 
     def __await__(self) -> Generator[Any, None, Self]:
@@ -117,14 +132,23 @@ class Connected:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def close(self) -> Any:
-        """Leave the cluster. Futures of this client are released there; more calls raise `ClientClosed`."""
+    def close(self, timeout: float | None = None) -> Any:
+        """Leave the cluster. Futures of this client are released there; more calls raise `ClientClosed`.
+
+        Parameters
+        ----------
+        timeout
+            Seconds to wait for the scheduler to take what is queued for it; by default some.
+        """
         if self.asynchronous:
             self._closed = True
             return self._close_all()
         if not self._closed and self._thread is not None:
             self._closed = True
-            self._thread.run(self._session.close())
+            try:
+                self._thread.run(self._session.close(), timeout)
+            except TimeoutError:
+                logger.info("the scheduler did not take what was left for it")
             self._thread.stop()
             self._end_cluster()
         return None
@@ -156,9 +180,19 @@ class Connected:
 
     # --- the bridge -------------------------------------------------------------------------------
 
-    def sync(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine of the session and return its result."""
-        assert self._thread is not None
+    def sync(self, func: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run a coroutine, or a coroutine function with these arguments, on the client's loop; return its result.
+
+        Raises
+        ------
+        ClientClosed
+            The client was closed.
+        UsageError
+            The client is asynchronous: await the coroutine instead.
+        """
+        if self._thread is None:
+            raise UsageError("an asynchronous client has no loop of its own; await the coroutine instead")
+        work = func(*args, **kwargs) if callable(func) else func
         if self._closed:
             work.close()
             raise ClientClosed("this client is closed; make a new one")

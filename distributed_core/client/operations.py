@@ -15,15 +15,15 @@ from distributed_core.client.reasons import ReasonCalls
 class ClusterCalls(PluginCalls, LifeCalls, QuestionCalls, ReasonCalls):
     """What a client asks of the cluster as a whole."""
 
-    def wait_for_workers(self, n: int, timeout: float | None = None) -> Any:
-        """Wait until at least `n` workers are registered.
+    def wait_for_workers(self, n_workers: int, timeout: float | None = None) -> Any:
+        """Wait until at least `n_workers` workers are registered.
 
         Raises
         ------
         NotEnoughWorkers
             They were not after `timeout` seconds.
         """
-        return self._answer(self._ask("wait_for_workers", n=n, timeout=timeout))
+        return self._answer(self._ask("wait_for_workers", n=n_workers, timeout=timeout))
 
     def retire_workers(
         self, workers: str | Iterable[str] | None = None, close_workers: bool = True, *, n: int | None = None

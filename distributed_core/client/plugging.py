@@ -8,7 +8,7 @@ from typing import Any
 
 from distributed_core.client.asking import ON_ERROR, Asking, outcome_of
 from distributed_core.errors import NotSerializable, UsageError
-from distributed_core.plugins import NannyPlugin, SchedulerPlugin, UploadFile, WorkerPlugin, plugin_name
+from distributed_core.plugins import NannyPlugin, SchedulerPlugin, UploadFile, WorkerCallback, WorkerPlugin, plugin_name
 from distributed_core.protocol import payload as payloads
 
 HOW_TO_ALLOW = (
@@ -149,6 +149,12 @@ class PluginCalls(Asking):
             )
         payloads.note_module(type(plugin).__module__)
         return self._answer(self._register(book, plugin_name(plugin, name), payloads.dumps(plugin)))
+
+    def register_worker_callbacks(self, setup: Callable[..., Any]) -> Any:
+        """Call `setup()`, or `setup(worker)`, on every worker, now and when it comes; as a plugin of its own."""
+        if not callable(setup):
+            raise UsageError(f"setup is something to call, not {type(setup).__name__}")
+        return self.register_plugin(WorkerCallback(setup))
 
     async def _register(self, book: str, name: str, payload: list[Any]) -> dict[str, Any]:
         answers = await self._ask("plugin_register", kind=book, name=name, payload=payload)

@@ -47,12 +47,17 @@ class Session:
     direct
         Whether bulk data goes straight to the workers; if not, through the scheduler. None: straight, and through the
         scheduler where a worker cannot be reached.
+    weight
+        How large this client's share of the workers is, beside other clients.
     """
 
-    def __init__(self, address: Address, credential: Credential | None, direct: bool | None) -> None:
+    def __init__(
+        self, address: Address, credential: Credential | None, direct: bool | None, weight: float = 1.0
+    ) -> None:
         self.address = address
         self.credential = credential
         self.direct = direct
+        self.weight = weight
         self.id = os.urandom(4).hex()
         self.cells = Cells()
         self.closed = False
@@ -88,7 +93,7 @@ class Session:
         while True:
             left_s = deadline - self._loop.time()
             try:
-                details = {"id": self.id, "versions": own_versions()}
+                details = {"id": self.id, "weight": self.weight, "versions": own_versions()}
                 self._channel, welcome = await open_channel(
                     self.address, self.credential, "client", details, max(0.1, left_s)
                 )

@@ -221,13 +221,15 @@ class TaskCalls(Connected):
 
     # --- results ----------------------------------------------------------------------------------
 
-    def gather(self, futures: Any, errors: str = "raise") -> Any:
+    def gather(self, futures: Any, errors: str = "raise", direct: bool | None = None) -> Any:
         """Wait for futures and return their results, in the same nesting of lists, tuples, sets and dicts.
 
         Parameters
         ----------
         errors
             `raise` the first exception, or `skip` failed futures in lists.
+        direct
+            Accepted for the sake of dask's signature; the client's own `direct` decides.
         """
         if errors not in ("raise", "skip"):
             raise ValueError(f"errors is 'raise' or 'skip', not {errors!r}")

@@ -7,21 +7,27 @@ task. A run that is taken back and a thread that starts it race for one entry of
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import ctypes
 import logging
 import queue
+import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from time import perf_counter
+from types import CoroutineType
 from typing import Any, NamedTuple
 
 from distributed_core.context import context
-from distributed_core.errors import NotSerializable, TaskInterrupted
-from distributed_core.machines.worker.events import RunFailed, RunFinished
+from distributed_core.errors import NotSerializable, Reschedule, ResultTooLarge, TaskInterrupted
+from distributed_core.machines.worker.events import RunDeclined, RunFailed, RunFinished, RunReport
 from distributed_core.protocol import payload as payloads
 
 logger = logging.getLogger(__name__)
+
+#: How often a thread that waits for a coroutine looks whether it is to be interrupted.
+AWAIT_INTERVAL_S = 0.1
 
 
 class Body:
@@ -65,25 +71,29 @@ class Threads:
         Called on the loop with a run that has a time limit, when a thread has begun it.
     inline_bytes_max
         Results up to this size are serialized at once and travel inside their report.
+    result_bytes_max
+        Larger results are errors; 0 is no limit.
     """
 
     def __init__(
         self,
         worker: Any,
         nthreads: int,
-        report: Callable[[list[tuple[RunFinished | RunFailed, Any]]], None],
+        report: Callable[[list[tuple[RunReport, Any]]], None],
         started: Callable[[int], None],
         inline_bytes_max: int,
+        result_bytes_max: int,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._worker = worker
         self._report = report
         self._started = started
         self._inline_bytes_max = inline_bytes_max
+        self._result_bytes_max = result_bytes_max or sys.maxsize
         self._loop = loop
         self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._pending: dict[int, None] = {}
-        self._reports: deque[tuple[RunFinished | RunFailed, Any]] = deque()
+        self._reports: deque[tuple[RunReport, Any]] = deque()
         #: What each thread is at, by the thread's id. Who interrupts holds the lock, and so does a thread that leaves a
         #: run: so an exception never reaches the next run.
         self.running: dict[int, Work] = {}
@@ -131,9 +141,9 @@ class Threads:
             # Do not keep the last values alive while waiting for more work.
             del work
 
-    def _attempt(self, work: Work, here: int) -> tuple[RunFinished | RunFailed, Any]:
+    def _attempt(self, work: Work, here: int) -> tuple[RunReport, Any]:
         """Run `work` where it can be interrupted, and only there; `here` is this thread's id."""
-        outcome: tuple[RunFinished | RunFailed, Any] | None = None
+        outcome: tuple[RunReport, Any] | None = None
         try:
             self.running[here] = work
             if work.timed:
@@ -153,7 +163,7 @@ class Threads:
         with self._guard:
             self.running.pop(here, None)
 
-    def _run(self, work: Work) -> tuple[RunFinished | RunFailed, Any]:
+    def _run(self, work: Work) -> tuple[RunReport, Any]:
         context.run, context.task = work.run, work.task
         start = perf_counter()
         try:
@@ -165,19 +175,42 @@ class Threads:
                     raise NotSerializable(value.text)
             args, kwargs = payloads.loads_call(work.payload, work.inputs)
             value = function(*args, **kwargs)
+            if type(value) is CoroutineType:
+                value = self._await(value)
             duration_s = perf_counter() - start
             nbytes = payloads.sizeof(value)
+            if nbytes > self._result_bytes_max:
+                raise ResultTooLarge(
+                    f"the result of {work.body.name} takes {nbytes} bytes, more than the {self._result_bytes_max} that "
+                    "its worker may take (dworker --memory-limit); let the task return less, or in parts"
+                )
             small = None
             if nbytes <= self._inline_bytes_max and payloads.small_plain(value):
                 small = payloads.dumps(value)
             return RunFinished(work.run, nbytes, duration_s, small), value
+        except Reschedule:
+            return RunDeclined(work.run), None
         except BaseException as error:
             # SystemExit and KeyboardInterrupt of a task are its own failure, not the worker's end.
             duration_s = perf_counter() - start
             frames, text = describe(error)
             return RunFailed(work.run, frames, text, duration_s), None
 
-    def _done(self, report: tuple[RunFinished | RunFailed, Any]) -> None:
+    def _await(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine function's coroutine on the worker's loop; this thread waits, and can be interrupted."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            while True:
+                try:
+                    return future.result(AWAIT_INTERVAL_S)
+                except concurrent.futures.TimeoutError:
+                    if future.done():
+                        raise
+        except BaseException:
+            future.cancel()
+            raise
+
+    def _done(self, report: tuple[RunReport, Any]) -> None:
         self._reports.append(report)
         if not self._waking:
             self._waking = True

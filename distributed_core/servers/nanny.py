@@ -109,6 +109,7 @@ class Nanny(Server):
         self.on_registered: Callable[[Nanny], None] | None = None
         self._line: socket.socket | None = None
         self._options = {
+            "memory_limit_bytes": memory_limit_bytes,
             "scheduler_host": self.scheduler_address.host,
             "scheduler_port": self.scheduler_address.port,
             "host": host,

@@ -68,6 +68,8 @@ class Worker(Server):
         Amounts of abstract resources that tasks may ask for, by name.
     nanny_port
         Where its nanny listens, if it has one.
+    memory_limit_bytes
+        A result that takes more is an error, which says so; 0 is no limit. What the process takes, a nanny watches.
     preload
         Modules that are imported at the start, by name or as paths of .py files; their `setup(worker)` is called before
         it registers, their `teardown(worker)` when it closes.
@@ -99,6 +101,7 @@ class Worker(Server):
         local_directory: str | None = None,
         resources: Mapping[str, float] | None = None,
         nanny_port: int = 0,
+        memory_limit_bytes: int = 0,
         preload: Iterable[str] = (),
         lifetime_s: float = 0.0,
         lifetime_stagger_s: float = 0.0,
@@ -113,6 +116,7 @@ class Worker(Server):
         self.local_directory = local_directory
         self.resources = checked_resources(resources or {})
         self.nanny_port = nanny_port
+        self.memory_limit_bytes = memory_limit_bytes
         #: Whether its nanny is to start another one when this one closes.
         self.restart_wanted = False
         self.welcome_details: dict[str, Any] = {}
@@ -222,7 +226,13 @@ class Worker(Server):
         self._registration += 1
         self.machine = WorkerMachine(self.settings, replaceable=self.nanny_port > 0)
         self._threads = Threads(
-            self, self.nthreads, self._take_reports, self._run_started, self.settings.inline_result_bytes_max, loop
+            self,
+            self.nthreads,
+            self._take_reports,
+            self._run_started,
+            self.settings.inline_result_bytes_max,
+            self.memory_limit_bytes,
+            loop,
         )
         self.scheduler = channel
         self._channels[channel] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -14,8 +15,16 @@ import dask
 import numpy as np
 import pytest
 
-from distributed_core import Client, Future, wait
-from distributed_core.errors import KilledWorker, TaskCancelled, TaskInterrupted, TaskTimeout, UsageError
+from distributed_core import Client, Future, Reschedule, wait
+from distributed_core.errors import (
+    ConnectError,
+    KilledWorker,
+    ResultTooLarge,
+    TaskCancelled,
+    TaskInterrupted,
+    TaskTimeout,
+    UsageError,
+)
 from tests.distributed_core.launching import Launcher, launcher
 
 pytestmark = pytest.mark.process
@@ -277,3 +286,68 @@ def test_a_task_says_why_it_waits(pair: Client, tmp_path: Path) -> None:
     state = json.loads((tmp_path / "state.json").read_text())
     assert {task["name"] for task in state["scheduler"]["tasks"].values()} >= {"after", "unmet", "alone"}
     assert all("runs" in worker for worker in state["workers"].values())
+
+
+async def double(x: int) -> int:
+    await asyncio.sleep(0)
+    return 2 * x
+
+
+async def sleep_on(folder: str) -> None:
+    Path(folder, "started").touch()
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        Path(folder, "ended").touch()
+
+
+def test_coroutine_functions_run_on_the_workers_loop(pair: Client, tmp_path: Path) -> None:
+    assert pair.gather(pair.map(double, range(5))) == [0, 2, 4, 6, 8]
+    future = pair.submit(sleep_on, str(tmp_path))
+    await_path(tmp_path / "started")
+    future.cancel()
+    await_path(tmp_path / "ended")
+
+
+def again_elsewhere(path: str) -> str:
+    with open(path, "a") as file:
+        file.write("x")
+    if os.path.getsize(path) < 3:
+        raise Reschedule
+    return "third time"
+
+
+def test_a_task_may_ask_to_be_run_again(pair: Client, tmp_path: Path) -> None:
+    assert pair.submit(again_elsewhere, str(tmp_path / "a")).result(timeout=20) == "third time"
+
+
+def test_a_result_larger_than_the_workers_memory(launch: Launcher) -> None:
+    _, address = launch.scheduler()
+    launch.worker(address, "--nthreads", "1", "--memory-limit", "500MB")
+    with Client(address, timeout=20) as client:
+        with pytest.raises(ResultTooLarge, match="memory-limit"):
+            client.submit(np.zeros, 10**8).result(timeout=30)
+        assert client.submit(inc, 1).result(timeout=20) == 2
+
+
+def mark(folder: str, worker: Any) -> None:
+    Path(folder, worker.name).touch()
+
+
+def test_a_callback_on_each_worker_also_on_later_ones(
+    pair: Client, nannied: str, launch: Launcher, tmp_path: Path
+) -> None:
+    pair.register_worker_callbacks(lambda dask_worker: mark(str(tmp_path), dask_worker))
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["big", "small"]
+    launch.worker(nannied, "--name", "late", "--nthreads", "1")
+    await_path(tmp_path / "late")
+    pair.retire_workers("late")
+
+
+def test_a_client_with_more_weight(nannied: str) -> None:
+    with Client(nannied, timeout=20, weight=2.5, set_as_default=False) as heavy:
+        assert heavy.submit(inc, 1).result(timeout=20) == 2
+        with pytest.raises(UsageError):
+            Client.current()
+    with pytest.raises(ConnectError, match="weight"):
+        Client(nannied, timeout=5, weight=-1.0)

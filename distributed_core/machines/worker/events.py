@@ -34,11 +34,20 @@ class RunFailed(NamedTuple):
     duration_s: float
 
 
+class RunDeclined(NamedTuple):
+    """A run asked to be run elsewhere, or later."""
+
+    run: RunId
+
+
+RunReport = RunFinished | RunFailed | RunDeclined
+
+
 @dataclass(frozen=True, slots=True)
 class Executed:
     """What the executor's threads got done since the last time, oldest first."""
 
-    reports: list[RunFinished | RunFailed]
+    reports: list[RunReport]
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,6 +185,8 @@ class WorkerMachine:
                 self._reports.append(
                     messages.Completion(run.task, run.run, report.nbytes, report.duration_s, report.payload)
                 )
+            elif isinstance(report, events.RunDeclined):
+                self._reports.append(messages.Yielding(run.task, run.run, True))
             elif run.timed_out:
                 self._report_timeout(run)
                 self._reports.append(messages.Departure(run.run))
