@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from distributed_core.calls import rpc
     from distributed_core.client.client import Client, get_client
     from distributed_core.client.future import Future
-    from distributed_core.client.waiting import as_completed, wait
+    from distributed_core.client.waiting import as_completed, fire_and_forget, wait
     from distributed_core.errors import Reschedule
+    from distributed_core.inside import get_worker, rejoin, secede, worker_client
     from distributed_core.local import LocalCluster
     from distributed_core.plugins import (
         Environ,
@@ -62,9 +63,14 @@ __all__ = [
     "Worker",
     "WorkerPlugin",
     "as_completed",
+    "fire_and_forget",
     "get_client",
+    "get_worker",
+    "rejoin",
     "rpc",
+    "secede",
     "wait",
+    "worker_client",
 ]
 
 _HOMES = {
@@ -85,8 +91,13 @@ _HOMES = {
     "Worker": "servers.worker",
     "WorkerPlugin": "plugins",
     "as_completed": "client.waiting",
+    "fire_and_forget": "client.waiting",
     "get_client": "client.client",
+    "get_worker": "inside",
+    "rejoin": "inside",
     "rpc": "calls",
+    "secede": "inside",
+    "worker_client": "inside",
     "wait": "client.waiting",
 }
 

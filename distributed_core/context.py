@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
 from typing import Any
 
 
@@ -15,11 +18,39 @@ class Context(threading.local):
         The `Worker` whose thread this is, or None outside of tasks.
     run, task
         The run that the thread is at, and the task that it is of; 0 between tasks.
+    threads
+        The executor that the thread belongs to.
+    seceded
+        Whether it gave its seat to others for the rest of this run.
+    away_s
+        How long this run waited for other tasks without a seat.
     """
 
     worker: Any = None
     run: int = 0
     task: int = 0
+    threads: Any = None
+    seceded: bool = False
+    away_s: float = 0.0
 
 
 context = Context()
+
+
+@contextmanager
+def away() -> Iterator[None]:
+    """Leave this thread's seat to other tasks while the block waits for some of them; elsewhere, do nothing.
+
+    So one thread is enough for tasks that wait for tasks.
+    """
+    threads = context.threads
+    if threads is None or not context.run or context.seceded:
+        yield
+        return
+    start = perf_counter()
+    threads.secede()
+    try:
+        yield
+    finally:
+        threads.rejoin()
+        context.away_s += perf_counter() - start

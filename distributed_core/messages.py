@@ -96,6 +96,12 @@ class Cancellation(NamedTuple):
     reason: str
 
 
+class Vow(NamedTuple):
+    """These tasks are to run to their end, whoever lets go of them; then nobody needs to hold them."""
+
+    numbers: list[int]
+
+
 class Retrial(NamedTuple):
     """Run these failed tasks again, and what failed before and after them for the same reason."""
 
@@ -362,6 +368,7 @@ WORDS: tuple[type[Any], ...] = (
     Sacrifice,
     Stubbornness,
     Retrial,
+    Vow,
 )
 
 _NUMBER_OF = {word: number for number, word in enumerate(WORDS)}

@@ -8,7 +8,12 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from distributed_core.context import away, context
+
 T = TypeVar("T")
+
+#: A task that asks its client for less than this keeps its seat.
+SHORT_S = 0.01
 
 
 class LoopThread:
@@ -45,7 +50,7 @@ class LoopThread:
             )
         future = asyncio.run_coroutine_threadsafe(_guarded(work), self.loop)
         try:
-            value, fatal = future.result(timeout_s)
+            value, fatal = _wait_for(future, timeout_s)
         except concurrent.futures.TimeoutError:
             # Raised by the work itself, or by our waiting for it: the same to the caller.
             future.cancel()
@@ -63,6 +68,19 @@ class LoopThread:
         self.loop.call_soon_threadsafe(self.loop.stop)
         if threading.current_thread() is not self._thread:
             self._thread.join(5.0)
+
+
+def _wait_for(future: concurrent.futures.Future[T], timeout_s: float | None) -> T:
+    """Wait for the loop's answer; a task that waits for long leaves its seat to others meanwhile."""
+    if not context.run or (timeout_s is not None and timeout_s <= SHORT_S):
+        return future.result(timeout_s)
+    try:
+        return future.result(SHORT_S)
+    except concurrent.futures.TimeoutError:
+        if future.done():
+            raise
+    with away():
+        return future.result(None if timeout_s is None else timeout_s - SHORT_S)
 
 
 async def _guarded(work: Coroutine[Any, Any, T]) -> tuple[T | None, BaseException | None]:

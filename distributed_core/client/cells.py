@@ -122,6 +122,11 @@ class Cells:
                 cell.waiters.append(wake)
             return True
 
+    def call_when_done(self, cell: Cell, wake: Callable[[], None]) -> None:
+        """Call `wake` when the cell is no longer pending: on the loop, or here and now if that is so already."""
+        if not self.watch(cell, wake):
+            wake()
+
     def unwatch(self, cell: Cell, wake: Callable[[], None]) -> None:
         """Take back `watch`."""
         with self.lock:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from distributed_core.client import cells as states
+from distributed_core.context import away
 from distributed_core.errors import UsageError
 from distributed_core.protocol import payload as payloads
 
@@ -41,7 +42,7 @@ class Future:
         By default `get_client()`.
     """
 
-    __slots__ = ("__weakref__", "_cell", "client")
+    __slots__ = ("__weakref__", "_cell", "_released", "client")
 
     def __init__(self, key: str, client: Client | None = None) -> None:
         if client is None:
@@ -51,6 +52,7 @@ class Future:
         if not isinstance(key, str):
             raise UsageError(f"a Future is made from the key of a task, not from {type(key).__name__}")
         self.client = client
+        self._released = False
         self._cell = client._adopt(key)
 
     @property
@@ -129,17 +131,31 @@ class Future:
         """Run the task again if it failed; see `Client.retry`."""
         return self.client.retry([self])
 
-    def add_done_callback(self, function: Callable[[Future], Any]) -> None:
-        """Call `function` with this future when it is done, at once if it is.
+    def add_done_callback(self, fn: Callable[[Future], Any]) -> None:
+        """Call `fn` with this future when it is done, at once if it is.
 
-        It is called in the thread that hears of the end: keep it short.
+        It is called in a thread for callbacks: a slow one holds up other callbacks of the client, and nothing else.
+        What it raises is logged.
         """
+        # While someone waits for its end, the future is held.
+        self.client._session.cells.call_when_done(self._cell, lambda: self.client._session.call_back(fn, self))
 
-        def wake() -> None:
-            function(self)
+    def release(self) -> None:
+        """Let go of the task now instead of when this object goes; the future is of no more use."""
+        if not self._released:
+            self._released = True
+            self.client._session.release(self._cell)
 
-        if not self.client._session.cells.watch(self._cell, wake):
-            function(self)
+    @property
+    def type(self) -> Any:
+        """The type of the result, where it is here already; else None."""
+        payload = self._cell.payload
+        return None if payload is None or self.status != states.FINISHED else type(payloads.loads(payload))
+
+    def bind_client(self, client: Client) -> None:
+        """Accepted for the sake of dask's signature: a future is bound to its client from the beginning."""
+        if client is not self.client:
+            raise UsageError("this future belongs to another client; make one by Future(key, client)")
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self._await_result(None).__await__()
@@ -150,7 +166,8 @@ class Future:
 
     def __del__(self) -> None:
         try:
-            self.client._session.release(self._cell)
+            if not self._released:
+                self.client._session.release(self._cell)
         except AttributeError:
             pass  # it was never made
 
@@ -168,6 +185,7 @@ def future_of(client: Any, cell: Cell) -> Future:
     future = Future.__new__(Future)
     future.client = client
     future._cell = cell
+    future._released = False
     return future
 
 
@@ -175,7 +193,11 @@ def wait_here(client: Client, cell: Cell, timeout: float | None) -> None:
     """Block this thread until the cell is no longer pending."""
     client._refuse_own_loop()
     event = threading.Event()
-    if client._session.cells.watch(cell, event.set) and not event.wait(timeout):
+    if not client._session.cells.watch(cell, event.set):
+        return
+    with away():
+        came = event.wait(timeout)
+    if not came:
         client._session.cells.unwatch(cell, event.set)
         raise TimeoutError(f"{cell.name} was not done within {timeout:g} s")
 

@@ -8,6 +8,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from distributed_core import messages
@@ -70,6 +71,7 @@ class Session:
         self._outbox: list[Any] = []
         self._released: deque[Cell] = deque()
         self._waking = False
+        self._callbacks: ThreadPoolExecutor | None = None
         self._functions: dict[bytes, None] = {}
         self._placements: dict[int, asyncio.Future[tuple[int, str]]] = {}
         self._workers: dict[str, Channel] = {}
@@ -136,6 +138,8 @@ class Session:
         self.closed = True
         for channel in self._workers.values():
             channel.abort()
+        if self._callbacks is not None:
+            self._callbacks.shutdown(wait=False)
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.wait([self._listener])
@@ -238,6 +242,24 @@ class Session:
         waiter = self._placements.get(message.number)
         if waiter is not None and not waiter.done():
             waiter.set_exception(ConnectionLost(message.text))
+
+    def call_back(self, function: Callable[[Any], Any], argument: Any) -> None:
+        """Call a user's function in the thread for such, so that it cannot hold up the loop."""
+        if self._callbacks is None:
+            with self.cells.lock:
+                if self._callbacks is None:
+                    self._callbacks = ThreadPoolExecutor(1, thread_name_prefix="client-callback")
+
+        def run() -> None:
+            try:
+                function(argument)
+            except Exception:
+                logger.exception("the callback %r failed", function)
+
+        try:
+            self._callbacks.submit(run)
+        except RuntimeError:
+            logger.debug("a callback of a closed client was dropped")
 
     async def call(self, op: str, arguments: dict[str, Any] | None = None) -> Any:
         """Call a handler of the scheduler."""

@@ -14,7 +14,7 @@ from distributed_core.client.future import Future, content_key, flat_futures, fu
 from distributed_core.client.options import annotations_here, task_options
 from distributed_core.client.session import CHUNK_TASKS
 from distributed_core.errors import UsageError
-from distributed_core.messages import Cancellation, Retrial, Wish
+from distributed_core.messages import Cancellation, Retrial, Vow, Wish
 from distributed_core.protocol import payload as payloads
 
 
@@ -306,6 +306,11 @@ class TaskCalls(Connected):
                 self._session.cells.reopen(future._cell)
         self._session.post(Retrial([future._cell.number for future in chosen]))
         return self._answer(_nothing())
+
+    def fire_and_forget(self, futures: Any) -> None:
+        """Let tasks run to their end although nobody holds their futures; see `distributed_core.fire_and_forget`."""
+        self._check_open()
+        self._session.post(Vow([future._cell.number for future in flat_futures(futures)]))
 
     def wait(self, futures: Iterable[Future], timeout: float | None = None, return_when: str = "ALL_COMPLETED") -> Any:
         """Wait for futures; see `distributed_core.wait`."""

@@ -21,7 +21,16 @@ from typing import Any, NamedTuple
 
 from distributed_core.context import context
 from distributed_core.errors import NotSerializable, Reschedule, ResultTooLarge, TaskInterrupted
-from distributed_core.machines.worker.events import RunDeclined, RunFailed, RunFinished, RunReport
+from distributed_core.machines.worker.events import (
+    RunDeclined,
+    RunFailed,
+    RunFinished,
+    RunReport,
+    RunReturned,
+    RunSeceded,
+    RunStarted,
+    WorkerEvent,
+)
 from distributed_core.protocol import payload as payloads
 
 logger = logging.getLogger(__name__)
@@ -58,6 +67,15 @@ class Work(NamedTuple):
     timed: bool
 
 
+class Seat:
+    """What a thread without a seat waits for; whichever thread takes it from the queue gives its own."""
+
+    __slots__ = ("free",)
+
+    def __init__(self) -> None:
+        self.free = threading.Event()
+
+
 class Threads:
     """`nthreads` daemon threads.
 
@@ -67,8 +85,8 @@ class Threads:
         What code inside a task finds as its worker.
     report
         Called on the loop with a list of (report, value): `RunFinished` with the value, or `RunFailed` with None.
-    started
-        Called on the loop with a run that has a time limit, when a thread has begun it.
+    moved
+        Called on the loop with `RunStarted` of a run that has a time limit, with `RunSeceded` and `RunReturned`.
     inline_bytes_max
         Results up to this size are serialized at once and travel inside their report.
     result_bytes_max
@@ -80,18 +98,18 @@ class Threads:
         worker: Any,
         nthreads: int,
         report: Callable[[list[tuple[RunReport, Any]]], None],
-        started: Callable[[int], None],
+        moved: Callable[[WorkerEvent], None],
         inline_bytes_max: int,
         result_bytes_max: int,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._worker = worker
         self._report = report
-        self._started = started
+        self._moved = moved
         self._inline_bytes_max = inline_bytes_max
         self._result_bytes_max = result_bytes_max or sys.maxsize
         self._loop = loop
-        self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Work | Seat | None] = queue.SimpleQueue()
         self._pending: dict[int, None] = {}
         self._reports: deque[tuple[RunReport, Any]] = deque()
         #: What each thread is at, by the thread's id. Who interrupts holds the lock, and so does a thread that leaves a
@@ -101,8 +119,9 @@ class Threads:
         self._interrupted: dict[int, None] = {}
         self._waking = False
         self.nthreads = nthreads
-        for number in range(nthreads):
-            threading.Thread(target=self._loop_forever, name=f"task-{number}", daemon=True).start()
+        self._thread_count = 0
+        for _ in range(nthreads):
+            self._start_thread()
 
     def submit(self, work: Work) -> None:
         """Let a thread run `work`, after what was submitted before."""
@@ -121,6 +140,28 @@ class Threads:
                     self._interrupted[run] = None
                     _raise_in(thread, TaskInterrupted)
 
+    def secede(self) -> None:
+        """Called by a task's thread: give up its seat; another thread takes it, and this one ends with its run."""
+        if context.seceded:
+            return
+        context.seceded = True
+        self._start_thread()
+        self._loop.call_soon_threadsafe(self._moved, RunSeceded(context.run))
+
+    def rejoin(self) -> None:
+        """Called by a thread that seceded: wait until another one gives it a seat."""
+        if not context.seceded:
+            return
+        seat = Seat()
+        self._queue.put(seat)
+        seat.free.wait()
+        context.seceded = False
+        self._loop.call_soon_threadsafe(self._moved, RunReturned(context.run))
+
+    def _start_thread(self) -> None:
+        self._thread_count += 1
+        threading.Thread(target=self._loop_forever, name=f"task-{self._thread_count}", daemon=True).start()
+
     def close(self) -> None:
         """Let the threads end after what they are running; they are daemons and hold up nobody."""
         self._pending.clear()
@@ -129,15 +170,21 @@ class Threads:
 
     def _loop_forever(self) -> None:
         take, claim = self._queue.get, self._pending.pop
-        context.worker = self._worker
+        context.worker, context.threads = self._worker, self
         here = threading.get_ident()
         while True:
             work = take()
             if work is None:
                 return
+            if isinstance(work, Seat):
+                # A run that had left its seat wants to go on: this thread's is its own now.
+                work.free.set()
+                return
             if claim(work.run, self) is not None:
                 continue
             self._done(self._attempt(work, here))
+            if context.seceded:
+                return
             # Do not keep the last values alive while waiting for more work.
             del work
 
@@ -147,7 +194,7 @@ class Threads:
         try:
             self.running[here] = work
             if work.timed:
-                self._loop.call_soon_threadsafe(self._started, work.run)
+                self._loop.call_soon_threadsafe(self._moved, RunStarted(work.run))
             outcome = self._run(work)
             self._leave(here)
         except TaskInterrupted as error:
@@ -164,7 +211,7 @@ class Threads:
             self.running.pop(here, None)
 
     def _run(self, work: Work) -> tuple[RunReport, Any]:
-        context.run, context.task = work.run, work.task
+        context.run, context.task, context.seceded, context.away_s = work.run, work.task, False, 0.0
         start = perf_counter()
         try:
             function = work.body.function
@@ -177,7 +224,7 @@ class Threads:
             value = function(*args, **kwargs)
             if type(value) is CoroutineType:
                 value = self._await(value)
-            duration_s = perf_counter() - start
+            duration_s = perf_counter() - start - context.away_s
             nbytes = payloads.sizeof(value)
             if nbytes > self._result_bytes_max:
                 raise ResultTooLarge(
@@ -192,7 +239,7 @@ class Threads:
             return RunDeclined(work.run), None
         except BaseException as error:
             # SystemExit and KeyboardInterrupt of a task are its own failure, not the worker's end.
-            duration_s = perf_counter() - start
+            duration_s = perf_counter() - start - context.away_s
             frames, text = describe(error)
             return RunFailed(work.run, frames, text, duration_s), None
 

@@ -272,11 +272,14 @@ class Scheduler(Server):
                 if not waiter.done():
                     waiter.set_result(None)
 
-    async def workers_changed(self) -> None:
-        """Wait until a worker comes or goes."""
+    def workers_changed(self) -> asyncio.Future[None]:
+        """Return a future that is done when the next worker comes or goes.
+
+        It counts from this call on: a coroutine would count from its first step, and miss what happens before that.
+        """
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._workers_changed.append(waiter)
-        await waiter
+        return waiter
 
     # --- handlers ---------------------------------------------------------------------------------
 

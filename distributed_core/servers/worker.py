@@ -229,7 +229,7 @@ class Worker(Server):
             self,
             self.nthreads,
             self._take_reports,
-            self._run_started,
+            self._moved,
             self.settings.inline_result_bytes_max,
             self.memory_limit_bytes,
             loop,
@@ -325,8 +325,9 @@ class Worker(Server):
         assert self._threads is not None
         self._threads.interrupt(asked.run)
 
-    def _run_started(self, run: int) -> None:
-        self.feed(events.RunStarted(run))
+    def _moved(self, event: events.WorkerEvent) -> None:
+        if self._threads is not None:
+            self.feed(event)
 
     def _set_timer(self, asked: instructions.SetTimer) -> None:
         self.loop.call_later(asked.delay_s, self._end_timer, asked, self._registration)

@@ -215,7 +215,9 @@ class _Simulation:
         if job.number in client.gone:
             return
         client.gone[job.number] = None
-        if job.endless or self.source.random() < 0.3:
+        if not job.endless and not job.hopeless and self.source.random() < 0.2:
+            up.send([messages.Vow([job.number]), messages.Release([job.number])])
+        elif job.endless or self.source.random() < 0.3:
             up.send([messages.Cancellation([job.number], False, "")])
         else:
             up.send([messages.Release([job.number])])

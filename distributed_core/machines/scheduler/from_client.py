@@ -13,7 +13,16 @@ from distributed_core.machines.scheduler.fairness import Share
 from distributed_core.machines.scheduler.from_worker import disbelieve
 from distributed_core.machines.scheduler.ledger import Ledger
 from distributed_core.machines.scheduler.peers import ClientPeer
-from distributed_core.machines.scheduler.tasks import Arriving, Function, Reason, Released, Task, TaskOptions
+from distributed_core.machines.scheduler.tasks import (
+    Arriving,
+    Erred,
+    Function,
+    Held,
+    Reason,
+    Released,
+    Task,
+    TaskOptions,
+)
 
 _TASK = (int, (str, type(None)), bytes, list, list, int, (dict, type(None)))
 _DATUM = (int, (str, type(None)), int)
@@ -110,6 +119,13 @@ def on_retrial(ledger: Ledger, client: ClientPeer, message: messages.Retrial) ->
     transitions.retry(ledger, client, numbers_of(message.numbers))
 
 
+def on_vow(ledger: Ledger, client: ClientPeer, message: messages.Vow) -> None:
+    for number in numbers_of(message.numbers):
+        task = client.tasks.get(number)
+        if task is not None and type(task.state) not in (Held, Erred):
+            transitions.want(ledger, ledger.vows, ledger.next_vow(), task)
+
+
 def on_wish(ledger: Ledger, client: ClientPeer, message: messages.Wish) -> None:
     for number, key in checked(message.items, (int, str)):
         if number in client.tasks:
@@ -157,4 +173,5 @@ FROM_CLIENT: dict[type, Callable[[Ledger, ClientPeer, Any], None]] = {
     messages.Complaint: on_complaint,
     messages.Wish: on_wish,
     messages.Retrial: on_retrial,
+    messages.Vow: on_vow,
 }

@@ -10,7 +10,7 @@ from collections import deque
 from typing import Any
 
 from distributed_core.errors import InvariantBroken
-from distributed_core.ids import FunctionId, PeerId, RunId, TaskId
+from distributed_core.ids import FunctionId, Number, PeerId, RunId, TaskId
 from distributed_core.machines.pages import Pages
 from distributed_core.machines.scheduler.fairness import Shares
 from distributed_core.machines.scheduler.peers import ClientPeer, Lingering, WorkerPeer
@@ -31,6 +31,10 @@ from distributed_core.settings import SchedulerSettings
 LogLine = tuple[float, TaskId, str, str]
 
 
+#: The peer id of nobody: of the client that keeps vows.
+VOWS: PeerId = 0
+
+
 class Ledger:
     """The scheduler's memory."""
 
@@ -41,7 +45,9 @@ class Ledger:
         self.by_key: dict[str, Task] = {}
         self.functions: dict[bytes, Function] = {}
         self.workers: dict[PeerId, WorkerPeer] = {}
-        self.clients: dict[PeerId, ClientPeer] = {}
+        #: It wants what clients want to be run although nobody holds it (`Vow`).
+        self.vows = ClientPeer(VOWS, "vows")
+        self.clients: dict[PeerId, ClientPeer] = {VOWS: self.vows}
         self.clients_by_name: dict[str, ClientPeer] = {}
         #: Clients that left, with the futures that are still to be released, a part in each turn.
         self.leaving: dict[PeerId, ClientPeer] = {}
@@ -65,6 +71,7 @@ class Ledger:
         self._task_ids = 0
         self._run_ids = 0
         self._function_ids: FunctionId = 0
+        self._vow_numbers: Number = 0
 
     # --- numbers ----------------------------------------------------------------------------------
 
@@ -79,6 +86,10 @@ class Ledger:
     def next_function_id(self) -> FunctionId:
         self._function_ids += 1
         return self._function_ids
+
+    def next_vow(self) -> Number:
+        self._vow_numbers += 1
+        return self._vow_numbers
 
     def find(self, key: str) -> Task | None:
         """Return the task of that name. A name may be one that a client made from its own name and a number."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
+from distributed_core import messages
 from distributed_core.ids import PeerId
 from distributed_core.machines.scheduler import copying, events, placement, stealing, transitions
 from distributed_core.machines.scheduler.checking import Misbehaved
@@ -18,7 +19,7 @@ from distributed_core.machines.scheduler.instructions import (
     Send,
     WatchLiveness,
 )
-from distributed_core.machines.scheduler.ledger import Ledger
+from distributed_core.machines.scheduler.ledger import VOWS, Ledger
 from distributed_core.machines.scheduler.peers import ClientPeer, WorkerPeer
 from distributed_core.machines.scheduler.tasks import Assigned, Held, Reason, Task
 from distributed_core.settings import SchedulerSettings
@@ -46,6 +47,8 @@ class SchedulerMachine:
         ledger = self.ledger
         ledger.now = now
         self._ON_EVENT[type(event)](self, event)
+        if VOWS in ledger.outbox:
+            self._end_vows()
         placement.assign_ready(ledger)
         if ledger.crowded:
             stealing.balance(ledger)
@@ -61,6 +64,13 @@ class SchedulerMachine:
             self._continuing = True
             instructions.append(Continue())
         return instructions
+
+    def _end_vows(self) -> None:
+        """What was to be run to its end has ended: nobody has to hold it for that."""
+        ledger = self.ledger
+        while news := ledger.outbox.pop(VOWS, None):
+            ended = (messages.Finished, messages.Failed, messages.Cancelled)
+            transitions.unwant(ledger, ledger.vows, [each.number for each in news if isinstance(each, ended)])
 
     # --- questions that the servers answer without an event ---------------------------------------
 
