@@ -187,7 +187,9 @@ class Session:
         if self.closed or self._channel is None:
             return
         with self.cells.lock:
-            outbox, self._outbox = self._outbox, []
+            # The list stays the same one: another thread may be about to append to it.
+            outbox = self._outbox[:]
+            del self._outbox[: len(outbox)]
             gone = []
             while self._released:
                 cell = self._released.popleft()
