@@ -147,7 +147,6 @@ class PluginCalls(Asking):
             raise UsageError(
                 f"{type(plugin).__name__} is no plugin; derive it from WorkerPlugin, NannyPlugin or SchedulerPlugin"
             )
-        payloads.note_module(type(plugin).__module__)
         return self._answer(self._register(book, plugin_name(plugin, name), payloads.dumps(plugin)))
 
     def register_worker_callbacks(self, setup: Callable[..., Any]) -> Any:

@@ -10,6 +10,7 @@ from distributed_core.client import cells as states
 from distributed_core.client import waiting
 from distributed_core.client.cells import Cell
 from distributed_core.client.connected import Connected
+from distributed_core.client.executing import ClientExecutor
 from distributed_core.client.future import Future, content_key, flat_futures, future_of
 from distributed_core.client.options import annotations_here, task_options
 from distributed_core.client.session import CHUNK_TASKS
@@ -73,15 +74,55 @@ class TaskCalls(Connected):
         ClientClosed
             The client was closed.
         """
-        self._check_open()
-        options, priority = self._options(
-            priority, workers, allow_other_workers, retries, resources, timeout, actor or actors
+        return self._submit_call(
+            func,
+            args,
+            kwargs,
+            key=key,
+            workers=workers,
+            resources=resources,
+            retries=retries,
+            priority=priority,
+            allow_other_workers=allow_other_workers,
+            actor=actor or actors,
+            pure=pure,
+            timeout=timeout,
         )
+
+    def _submit_call(
+        self,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        key: str | None = None,
+        pure: bool = False,
+        priority: int = 0,
+        workers: Any = None,
+        allow_other_workers: bool = False,
+        retries: int | None = None,
+        resources: Any = None,
+        timeout: float | None = None,
+        actor: bool = False,
+    ) -> Future:
+        """Submit a call whose keyword arguments may have the names of options."""
+        self._check_open()
+        options, priority = self._options(priority, workers, allow_other_workers, retries, resources, timeout, actor)
         digest, name, functions = self._function(func)
         frames, references = payloads.dumps_call(args, kwargs)
         if pure and key is None:
             key = content_key(name, digest, frames, references)
         return self._post([(key, name, digest, frames, references, priority, options)], functions)[0]
+
+    def get_executor(self, **options: Any) -> ClientExecutor:
+        """Return a `concurrent.futures.Executor` that runs what it is given on the cluster.
+
+        Parameters
+        ----------
+        options
+            `workers`, `resources`, `retries`, `priority`, `allow_other_workers`, `pure`, `timeout`, as for `submit`.
+        """
+        return ClientExecutor(self, **options)
 
     def map(
         self,

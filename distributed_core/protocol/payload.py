@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import pickle
 import sys
-import sysconfig
 import threading
 from collections.abc import Callable
-from functools import cache
 from hashlib import blake2b
 from types import TracebackType
 from typing import Any
@@ -19,14 +17,12 @@ import cloudpickle
 
 from distributed_core.errors import NotSerializable
 from distributed_core.protocol.codec import OUT_OF_BAND_BYTES, Buffer
+from distributed_core.protocol.foreign import travels_by_value
 
 Frames = list[Any]
 
 _SMALL_ITEMS_MAX = 16
 _SMALL_DEPTH_MAX = 3
-#: Names of modules that workers cannot import; whatever mentions them is pickled by value.
-_by_value: list[bytes] = [b"__main__"]
-_OURS = ("distributed_core", "dec2")
 _PLAIN = (int, float, bool, type(None), complex)
 
 
@@ -58,7 +54,7 @@ def dumps(value: Any) -> Frames:
     try:
         try:
             body = pickle.dumps(value, 5, buffer_callback=buffers.append)
-            if any(name in body for name in _by_value):
+            if travels_by_value(body):
                 # What the caller's script defines cannot be imported elsewhere: it travels by value.
                 buffers.clear()
                 body = cloudpickle.dumps(value, 5, buffer_callback=buffers.append)
@@ -111,27 +107,8 @@ def dumps_function(function: Callable[..., Any]) -> bytes:
     NotSerializable
         It, or what it closes over, cannot be pickled.
     """
-    note_module(getattr(function, "__module__", None))
     frames = dumps(function)
     return pickle.dumps([bytes(part.view) if isinstance(part, Buffer) else part for part in frames], 5)
-
-
-def note_module(name: str | None) -> None:
-    """Let what comes from this module travel by value, unless workers have it: it is installed, or ours."""
-    module = sys.modules.get(name) if name else None
-    path = getattr(module, "__file__", None)
-    if module is None or name is None or path is None or name.partition(".")[0] in _OURS:
-        return
-    encoded = name.encode()
-    if encoded not in _by_value and not path.startswith(_installed()):
-        cloudpickle.register_pickle_by_value(module)
-        _by_value.append(encoded)
-
-
-@cache
-def _installed() -> tuple[str, ...]:
-    """Return the folders of the standard library and of installed packages."""
-    return tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
 def loads_function(body: bytes) -> Callable[..., Any]:
