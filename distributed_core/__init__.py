@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from distributed_core.calls import rpc
     from distributed_core.client.client import Client, get_client
     from distributed_core.client.future import Future
+    from distributed_core.client.graphs import futures_of
     from distributed_core.client.waiting import as_completed, wait
     from distributed_core.local import LocalCluster
     from distributed_core.servers.nanny import Nanny
@@ -38,6 +39,7 @@ __all__ = [
     "Scheduler",
     "Worker",
     "as_completed",
+    "futures_of",
     "get_client",
     "rpc",
     "wait",
@@ -51,6 +53,7 @@ _HOMES = {
     "Scheduler": "servers.scheduler",
     "Worker": "servers.worker",
     "as_completed": "client.waiting",
+    "futures_of": "client.graphs",
     "get_client": "client.client",
     "rpc": "calls",
     "wait": "client.waiting",

@@ -6,6 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Coroutine, Generator
+from contextvars import ContextVar
 from typing import Any, Self
 
 from distributed_core.client.blocking import LoopThread
@@ -15,6 +16,8 @@ from distributed_core.comm.address import format_address
 from distributed_core.errors import ClientClosed, UsageError
 
 _current: list[weakref.ref[Connected]] = []
+#: The client of `Client.as_current()`, in its thread or asyncio task.
+chosen: ContextVar[Any] = ContextVar("chosen", default=None)
 
 
 class Connected:
@@ -53,13 +56,16 @@ class Connected:
 
     @classmethod
     def current(cls) -> Self:
-        """Return the client that was opened last and is not closed.
+        """Return the client of `as_current()`, else the one that was opened last, of those that are not closed.
 
         Raises
         ------
         UsageError
             There is none.
         """
+        around = chosen.get()
+        if around is not None and not around._closed and isinstance(around, cls):
+            return around
         while _current:
             client = _current[-1]()
             if client is not None and not client._closed and isinstance(client, cls):

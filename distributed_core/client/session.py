@@ -173,16 +173,25 @@ class Session:
         if self.closed or self._channel is None:
             return
         with self.cells.lock:
-            outbox, self._outbox = self._outbox, []
-            gone = []
-            while self._released:
-                cell = self._released.popleft()
-                if self.cells.drop(cell):
-                    gone.append(cell.number)
+            self.settle_releases()
+            # The list stays the same one: another thread may be about to append to it.
+            outbox = self._outbox[:]
+            del self._outbox[: len(outbox)]
         for message in outbox:
             self._channel.send(message)
+
+    def settle_releases(self) -> None:
+        """Queue the release of what no `Future` holds any more; called under the cells' lock.
+
+        What is submitted after it and has one of the released names is a new task.
+        """
+        gone = []
+        while self._released:
+            cell = self._released.popleft()
+            if self.cells.drop(cell):
+                gone.append(cell.number)
         if gone:
-            self._channel.send(messages.Release(gone))
+            self._outbox.append(messages.Release(gone))
 
     # --- from the scheduler -----------------------------------------------------------------------
 
