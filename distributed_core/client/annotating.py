@@ -1,4 +1,4 @@
-"""What `with dask.annotate(...)` said when a collection was built, for each task of its graph. Importing it imports dask.
+"""What `with dask.annotate(...)` said of a collection, for each task of its graph. Importing it imports dask.
 
 Dask keeps annotations with the layers of a graph. Its optimizers fuse layers into tasks of other names, and lose most
 annotations on the way. So these are read before as well, and a fused task has those of all its parts.
@@ -86,7 +86,7 @@ class Annotations:
             each, inner = stack.pop()
             said = self._by_key.get(each)
             if said is None and self._by_layer:
-                said = self._by_layer.get(each[0] if type(each) is tuple and each else each)
+                said = self._by_layer.get(_layer_of(each))
             if said:
                 found.append(said)
             if type(inner) is Task and inner.func is _execute_subgraph and type(inner.args[0]) is dict:
@@ -94,6 +94,12 @@ class Annotations:
         if len(found) < 2:
             return found[0] if found else None
         return _merged(found)
+
+
+def _layer_of(key: Any) -> Any:
+    """Return the layer that a key is of; dask adds the axes to the name of one that it fused into another."""
+    name = key[0] if type(key) is tuple and key else key
+    return name.partition("_.")[0] if type(name) is str else name
 
 
 def _tombstone(value: Any) -> bool:

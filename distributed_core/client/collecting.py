@@ -61,9 +61,7 @@ def optimized(collections: list[Any], optimize_graph: bool) -> tuple[Any, list[t
     if len(after) == len(ordered):
         parts = after
     keys = expression.__dask_keys__()
-    by_collection = {
-        id(each): (part, list(flatten(own))) for each, part, own in zip(ordered, parts, keys, strict=True)
-    }
+    by_collection = {id(each): (part, list(flatten(own))) for each, part, own in zip(ordered, parts, keys, strict=True)}
     return expression, [by_collection[id(each)] for each in collections]
 
 
@@ -175,4 +173,3 @@ def without_disk(dsk: Any, keys: list[Any]) -> tuple[Any, dict[Any, Any]]:
     before, after = flatten(dsk.__dask_keys__()), flatten(changed.__dask_keys__())
     ends = dict(zip(before, after, strict=True))
     return changed, {key: ends.get(key, key) for key in keys}
-

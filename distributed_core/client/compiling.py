@@ -31,11 +31,11 @@ _FUNCTIONS = (FunctionType, partial, MethodType)
 _KINDS = (list, tuple, set, frozenset)
 
 
-class Work(NamedTuple):
+class Compiled(NamedTuple):
     """What a task of a graph does.
 
-    `functions` may be shared with other tasks. A plain one calls the only function with `args` and `kwargs`; else `args`
-    are those of a `GraphProgram`.
+    `functions` may be shared with other tasks. A plain one calls the only function with `args` and `kwargs`; else
+    `args` are those of a `GraphProgram`.
     """
 
     functions: tuple[Any, ...]
@@ -81,7 +81,7 @@ class Compiler:
                         if type(each) is Task and each.func is _execute_subgraph:
                             counts[id(each.args[0])] += 1
 
-    def work(self, node: Any) -> Work:
+    def work(self, node: Any) -> Compiled:
         """Return what a node does."""
         builder = _Builder(self, [], pooled=True)
         try:
@@ -91,9 +91,9 @@ class Compiler:
             out = builder.foreign(node, None)
         return builder.finished(out)
 
-    def constant(self, value: Any) -> Work:
+    def constant(self, value: Any) -> Compiled:
         """Return the work of a task whose result is `value`."""
-        return Work((), ((), None, value), {}, False)
+        return Compiled((), ((), None, value), {}, False)
 
     def subprogram(self, inner: dict[Any, Any], outkey: Any, inkeys: tuple[Any, ...]) -> Subprogram | None:
         """Return a subgraph that several nodes share as one function of its inputs, or None for one of its own."""
@@ -249,16 +249,16 @@ class _Builder:
 
     # --- the end ----------------------------------------------------------------------------------
 
-    def finished(self, out: Any) -> Work:
+    def finished(self, out: Any) -> Compiled:
         """Return the work of a task whose result is `out`."""
         steps = self._steps
         if type(out) is _Slot and out.place >= 0 and len(steps) == 1 and not steps[0][3]:
-            return Work((self._functions[steps[0][0]],), steps[0][1], steps[0][2] or {}, True)
+            return Compiled((self._functions[steps[0][0]],), steps[0][1], steps[0][2] or {}, True)
         if type(out) is _Slot and out.place < 0:
-            return Work((), ((), None, self._functions[-1 - out.place]), {}, False)
+            return Compiled((), ((), None, self._functions[-1 - out.place]), {}, False)
         place = out.place if type(out) is _Slot else None
         value = None if type(out) is _Slot else out
-        return Work(tuple(self._functions), (self._closed(place), place, value), {}, False)
+        return Compiled(tuple(self._functions), (self._closed(place), place, value), {}, False)
 
     def subprogram(self, out: Any) -> Subprogram:
         """Return the subprogram whose result is `out`."""
@@ -278,4 +278,4 @@ class _Builder:
                 dead.append(own)
             seen.update(used)
             step.append(tuple(dead))
-        return tuple(map(tuple, self._steps))  # type: ignore[arg-type]
+        return tuple(map(tuple, self._steps))

@@ -88,7 +88,7 @@ class Future:
             What the task raised, with its own traceback.
         """
         if self.client.asynchronous:
-            return self.client._result(self._cell, timeout)
+            return self._awaited(timeout)
         cell = self._cell
         if cell.status == states.PENDING:
             wait_here(self.client, cell, timeout)
@@ -138,7 +138,11 @@ class Future:
             function(self)
 
     def __await__(self) -> Generator[Any, None, Any]:
-        return self.client._result(self._cell, None).__await__()
+        return self._awaited(None).__await__()
+
+    async def _awaited(self, timeout: float | None) -> Any:
+        # The coroutine holds the future: without it, `await client.submit(...)` would release what it waits for.
+        return await self.client._result(self._cell, timeout)
 
     def __del__(self) -> None:
         try:
@@ -148,7 +152,7 @@ class Future:
 
     # --- inside collections of dask ---------------------------------------------------------------
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> Any:
         """What `isinstance` finds beside the type: for dask, once it is there, a future is a reference to a key.
 

@@ -182,7 +182,9 @@ class GraphCalls(TaskCalls):
         keys = list(flatten([keys for _, keys in parts]))
         cells = self._submit_graph(expression, keys, said)
         futures = {key: future_of(self, cell) for key, cell in cells.items()}
-        results = [collecting.rebuilt(each, part, keys, futures) for each, (part, keys) in zip(given, parts, strict=True)]
+        results = [
+            collecting.rebuilt(each, part, keys, futures) for each, (part, keys) in zip(given, parts, strict=True)
+        ]
         return results[0] if single else results
 
     def normalize_collection(self, collection: Any) -> Any:
@@ -262,10 +264,12 @@ class GraphCalls(TaskCalls):
                 if len(payload_of) == len(distinct):
                     break
                 await session.settled(distinct)
-            for found in payload_of.values():
-                if isinstance(found, BaseException):
-                    raise found
-            values = {key: payloads.loads(payload_of[cell.number]) for key, cell in cells.items()}
+            values: dict[Any, Any] = {}
+            for key, cell in cells.items():
+                frames = payload_of[cell.number]
+                if isinstance(frames, BaseException):
+                    raise frames
+                values[key] = payloads.loads(frames)
             return _nested(keys, values)
         finally:
             for cell in cells.values():
@@ -294,7 +298,8 @@ class GraphCalls(TaskCalls):
             else:
                 look(cell)
         try:
-            await over.wait()
+            if cells:
+                await over.wait()
         finally:
             for cell, wake in watched:
                 self._session.cells.unwatch(cell, wake)

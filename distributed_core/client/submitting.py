@@ -18,7 +18,7 @@ from dask.utils import key_split
 from distributed_core import messages
 from distributed_core.client import cells as states
 from distributed_core.client.cells import Cell
-from distributed_core.client.compiling import Compiler, Work
+from distributed_core.client.compiling import Compiler
 from distributed_core.client.future import Future
 from distributed_core.client.names import name_of
 from distributed_core.client.session import CHUNK_TASKS
@@ -120,13 +120,14 @@ class GraphSubmission:
     def _resolved(self, key: Any) -> Any:
         """Return the key that `key` is an alias of, in the end."""
         graph = self._graph
-        node = graph.get(key)
+        node: Any = graph.get(key)
         if type(node) is not Alias:
             return key
         known = self._aliases.get(key)
         if known is not None:
             return known
         trail = {key: None}
+        target = key
         while type(node) is Alias:
             target = node.target
             if target in trail:
@@ -269,7 +270,7 @@ class GraphSubmission:
         for key in chunk:
             node = self._graph[key]
             work = self._compiler.constant(node.value) if type(node) is DataNode else self._compiler.work(node)
-            group = (key_split(key), work.plain, tuple(map(id, work.functions)))
+            group: Any = (key_split(key), work.plain, tuple(map(id, work.functions)))
             groups[group] += 1
             works.append((key, node, work, group))
         functions: list[Any] = []
@@ -356,6 +357,6 @@ def _refuse_foreign_shuffle(key: Any, node: Any) -> None:
             )
         if head.startswith("shuffle-barrier-") and type(node) is not Task:
             raise UsageError(
-                "this graph shuffles through the workers of dask.distributed (p2p); set "
-                "dataframe.shuffle.method or array.rechunk.method to 'tasks', or build it inside `with client.as_current()`"
+                "this graph shuffles through the workers of dask.distributed (p2p); set dataframe.shuffle.method or "
+                "array.rechunk.method to 'tasks', or build it inside `with client.as_current()`"
             )

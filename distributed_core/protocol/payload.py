@@ -195,10 +195,10 @@ def reference(target: Any, identity: Any = None) -> tuple[Callable[[int], Any], 
         name = type(target).__name__
         raise NotSerializable(f"a {name} can be an argument of a task, but not pickled otherwise; gather it first")
     found = _context.collecting[-1]
-    name = id(target if identity is None else identity)
-    known = found.get(name)
+    own = id(target if identity is None else identity)
+    known = found.get(own)
     if known is None:
-        known = found[name] = (len(found), target)
+        known = found[own] = (len(found), target)
     return _resolve, (known[0],)
 
 

@@ -76,7 +76,7 @@ class Subprogram:
         return Subprogram, (self.functions, self.steps, self.place, self.value)
 
 
-def _run(functions: Any, steps: tuple[Step, ...], place: int | None, value: Any, results: list[Any]) -> Any:
+def _run(functions: Any, steps: Any, place: int | None, value: Any, results: list[Any]) -> Any:
     """Run the steps; return the result at `place`, or `value` where that is None."""
     for number, args, kwargs, patches, dead in steps:
         if patches:
@@ -86,7 +86,7 @@ def _run(functions: Any, steps: tuple[Step, ...], place: int | None, value: Any,
         else:
             results.append(functions[number](*args))
         # A fused chain of large blocks must not keep every link of it.
-        args = kwargs = None  # type: ignore[assignment]
+        args = kwargs = None
         for each in dead:
             results[each] = None
     return value if place is None else results[place]
