@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from distributed_core.calls import rpc
     from distributed_core.client.client import Client, get_client
     from distributed_core.client.future import Future
+    from distributed_core.client.graphs import futures_of
     from distributed_core.client.waiting import as_completed, fire_and_forget, wait
     from distributed_core.errors import Reschedule
     from distributed_core.inside import get_worker, rejoin, secede, worker_client
@@ -64,6 +65,7 @@ __all__ = [
     "WorkerPlugin",
     "as_completed",
     "fire_and_forget",
+    "futures_of",
     "get_client",
     "get_worker",
     "rejoin",
@@ -92,6 +94,7 @@ _HOMES = {
     "WorkerPlugin": "plugins",
     "as_completed": "client.waiting",
     "fire_and_forget": "client.waiting",
+    "futures_of": "client.graphs",
     "get_client": "client.client",
     "get_worker": "inside",
     "rejoin": "inside",

@@ -88,6 +88,18 @@ class Cells:
             self.by_key[key] = cell
         return cell
 
+    def reserve(self, count: int) -> int:
+        """Return the first of `count` numbers that follow each other and have no cells; the caller holds the lock."""
+        first = self._count + 1
+        self._count += count
+        return first
+
+    def put(self, cell: Cell) -> None:
+        """Take a cell of a reserved number; the caller holds the lock."""
+        self.by_number[cell.number] = cell
+        if cell.key is not None:
+            self.by_key[cell.key] = cell
+
     def of_own_name(self, key: str, client_id: str) -> Cell | None:
         """Return the cell whose name was made from its number, if `key` is such a name; the caller holds the lock."""
         head, _, number = key.rpartition("-")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from distributed_core.client.data import DataCalls
+from distributed_core.client.graphs import GraphCalls
 from distributed_core.client.operations import ClusterCalls
 from distributed_core.client.tasks import TaskCalls
 from distributed_core.comm.address import format_address
@@ -14,7 +15,7 @@ from distributed_core.context import context
 _making = threading.Lock()
 
 
-class Client(TaskCalls, DataCalls, ClusterCalls):
+class Client(GraphCalls, TaskCalls, DataCalls, ClusterCalls):
     """Submits functions to a cluster and gets futures.
 
     Parameters

@@ -9,6 +9,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Coroutine, Generator
+from contextvars import ContextVar
 from importlib import import_module
 from typing import Any, Self
 
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 OWN_WORKERS_TIMEOUT_S = 60.0
 
 _current: list[weakref.ref[Connected]] = []
+#: The client of `Client.as_current()`, in its thread or asyncio task.
+chosen: ContextVar[Any] = ContextVar("chosen", default=None)
 
 
 class Connected:
@@ -83,7 +86,7 @@ class Connected:
 
     @classmethod
     def current(cls, allow_global: bool = True) -> Self:
-        """Return the client that was opened last and is not closed.
+        """Return the client of `as_current()`, else the one that was opened last, of those that are not closed.
 
         Parameters
         ----------
@@ -95,6 +98,9 @@ class Connected:
         UsageError
             There is none.
         """
+        around = chosen.get()
+        if around is not None and not around._closed and isinstance(around, cls):
+            return around
         while _current:
             client = _current[-1]()
             if client is not None and not client._closed and isinstance(client, cls):

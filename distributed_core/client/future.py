@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable, Generator
 from hashlib import blake2b
@@ -171,9 +172,29 @@ class Future:
         except AttributeError:
             pass  # it was never made
 
+    # --- inside collections of dask ---------------------------------------------------------------
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        """What `isinstance` finds beside the type: for dask, once it is there, a future is a reference to a key.
+
+        A subclass of both cannot be, since each has slots, and would have dask imported by every client.
+        """
+        spec = sys.modules.get("dask._task_spec")
+        return Future if spec is None else spec.TaskRef
+
+    def substitute(self, subs: dict[Any, Any], key: Any = None) -> Any:
+        """Do what dask's references to keys do when a graph is rewritten."""
+        if self.key not in subs:
+            return self
+        return sys.modules["dask._task_spec"].TaskRef(self.key).substitute(subs, key)
+
+    def __dask_tokenize__(self) -> Any:
+        return "Future", self.key
+
     def __reduce__(self) -> Any:
         if payloads.collecting():
-            return payloads.reference(self)
+            return payloads.reference(self, self._cell)
         return Future, (self.key,)
 
     def __repr__(self) -> str:

@@ -187,21 +187,28 @@ class Session:
         if self.closed or self._channel is None:
             return
         with self.cells.lock:
+            self.settle_releases()
             # The list stays the same one: another thread may be about to append to it.
             outbox = self._outbox[:]
             del self._outbox[: len(outbox)]
-            gone = []
-            while self._released:
-                cell = self._released.popleft()
-                if self.cells.drop(cell):
-                    gone.append(cell.number)
         channel = self._channel
         for message in outbox:
             channel.send(message)
             if type(message) is messages.Submission and len(message.tasks) >= CHUNK_TASKS // 2:
                 channel.stream.flush()
+
+    def settle_releases(self) -> None:
+        """Queue the release of what no `Future` holds any more; called under the cells' lock.
+
+        What is submitted after it and has one of the released names is a new task.
+        """
+        gone = []
+        while self._released:
+            cell = self._released.popleft()
+            if self.cells.drop(cell):
+                gone.append(cell.number)
         for start in range(0, len(gone), CHUNK_TASKS):
-            channel.send(messages.Release(gone[start : start + CHUNK_TASKS]))
+            self._outbox.append(messages.Release(gone[start : start + CHUNK_TASKS]))
 
     # --- from the scheduler -----------------------------------------------------------------------
 

@@ -155,8 +155,13 @@ def collecting() -> bool:
     return bool(_context.collecting)
 
 
-def reference(target: Any) -> tuple[Callable[[int], Any], tuple[int]]:
+def reference(target: Any, identity: Any = None) -> tuple[Callable[[int], Any], tuple[int]]:
     """Return what `__reduce__` of a reference returns.
+
+    Parameters
+    ----------
+    identity
+        What the target stands for: several targets of one identity are one reference. By default the target itself.
 
     Raises
     ------
@@ -167,9 +172,10 @@ def reference(target: Any) -> tuple[Callable[[int], Any], tuple[int]]:
         name = type(target).__name__
         raise NotSerializable(f"a {name} can be an argument of a task, but not pickled otherwise; gather it first")
     found = _context.collecting[-1]
-    known = found.get(id(target))
+    own = id(target if identity is None else identity)
+    known = found.get(own)
     if known is None:
-        known = found[id(target)] = (len(found), target)
+        known = found[own] = (len(found), target)
     return _resolve, (known[0],)
 
 
@@ -197,18 +203,18 @@ class RemoteException(Exception):
     """Stands for an exception that could not be sent; the text names its type and what it said."""
 
 
-def dumps_exception(error: BaseException, skip_file: str | None = None) -> Frames:
+def dumps_exception(error: BaseException, skip_files: tuple[str, ...] = ()) -> Frames:
     """Return an exception with its traceback as frames; never raises.
 
     Parameters
     ----------
-    skip_file
-        Leading frames of the traceback that lie in this file are left out: they are the engine's, not the user's.
+    skip_files
+        Leading frames of the traceback that lie in these files are left out: they are the engine's, not the user's.
     """
     from tblib import pickling_support
 
     traceback = error.__traceback__
-    while skip_file is not None and traceback is not None and traceback.tb_frame.f_code.co_filename == skip_file:
+    while traceback is not None and traceback.tb_frame.f_code.co_filename in skip_files:
         traceback = traceback.tb_next
     try:
         error.__traceback__ = traceback

@@ -62,7 +62,7 @@ async def called(server: Any, function: Callable[..., Any], *args: Any, **kwargs
 
 async def failed(error: BaseException) -> Outcome:
     """Return an exception as it travels."""
-    frames = await asyncio.to_thread(payloads.dumps_exception, error, __file__)
+    frames = await asyncio.to_thread(payloads.dumps_exception, error, (__file__,))
     return [False, frames, f"{type(error).__name__}: {error}"[:500]]
 
 

@@ -32,6 +32,7 @@ from distributed_core.machines.worker.events import (
     WorkerEvent,
 )
 from distributed_core.protocol import payload as payloads
+from distributed_core.protocol import programs
 
 logger = logging.getLogger(__name__)
 
@@ -289,4 +290,4 @@ def describe(error: BaseException) -> tuple[list[Any], str]:
         text = f"{type(error).__name__}: {error}"[:500]
     except Exception:
         text = type(error).__name__
-    return payloads.dumps_exception(error, skip_file=__file__), text
+    return payloads.dumps_exception(error, skip_files=(__file__, programs.__file__)), text
