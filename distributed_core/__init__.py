@@ -24,12 +24,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from distributed_core.calls import rpc
+    from distributed_core.client.actors import Actor, ActorFuture
     from distributed_core.client.client import Client, get_client
+    from distributed_core.client.coordination import Event, Lock, MultiLock, Queue, Semaphore, Variable
     from distributed_core.client.future import Future
     from distributed_core.client.graphs import futures_of
     from distributed_core.client.waiting import as_completed, fire_and_forget, wait
     from distributed_core.errors import Reschedule
-    from distributed_core.inside import get_worker, rejoin, secede, worker_client
+    from distributed_core.inside import get_worker, print, rejoin, secede, warn, worker_client
     from distributed_core.local import LocalCluster
     from distributed_core.plugins import (
         Environ,
@@ -47,19 +49,27 @@ if TYPE_CHECKING:
     from distributed_core.versions import VersionMismatchWarning
 
 __all__ = [
+    "Actor",
+    "ActorFuture",
     "Client",
     "Environ",
+    "Event",
     "Future",
     "LocalCluster",
+    "Lock",
+    "MultiLock",
     "Nanny",
     "NannyPlugin",
     "PipInstall",
+    "Queue",
     "Reschedule",
     "SSHCluster",
     "Scheduler",
     "SchedulerPlugin",
+    "Semaphore",
     "UploadDirectory",
     "UploadFile",
+    "Variable",
     "VersionMismatchWarning",
     "Worker",
     "WorkerPlugin",
@@ -68,14 +78,26 @@ __all__ = [
     "futures_of",
     "get_client",
     "get_worker",
+    "print",
     "rejoin",
     "rpc",
     "secede",
     "wait",
+    "warn",
     "worker_client",
 ]
 
 _HOMES = {
+    "Actor": "client.actors",
+    "ActorFuture": "client.actors",
+    "warn": "inside",
+    "print": "inside",
+    "Variable": "client.coordination",
+    "Semaphore": "client.coordination",
+    "Queue": "client.coordination",
+    "MultiLock": "client.coordination",
+    "Lock": "client.coordination",
+    "Event": "client.coordination",
     "Client": "client.client",
     "Environ": "plugins",
     "Future": "client.future",

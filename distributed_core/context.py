@@ -36,12 +36,16 @@ class Context(threading.local):
 
 context = Context()
 
+#: A task that waited for others goes on without a seat after so long.
+SEAT_WAIT_S = 1.0
+
 
 @contextmanager
 def away() -> Iterator[None]:
     """Leave this thread's seat to other tasks while the block waits for some of them; elsewhere, do nothing.
 
-    So one thread is enough for tasks that wait for tasks.
+    So one thread is enough for tasks that wait for tasks. Afterwards it waits for a seat, but not for ever: who has one
+    may wait for what this task holds, such as a lock of the process.
     """
     threads = context.threads
     if threads is None or not context.run or context.seceded:
@@ -52,5 +56,5 @@ def away() -> Iterator[None]:
     try:
         yield
     finally:
-        threads.rejoin()
+        threads.rejoin(SEAT_WAIT_S)
         context.away_s += perf_counter() - start

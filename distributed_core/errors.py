@@ -17,6 +17,7 @@
     |-- RemoteError                 a handler of a remote server failed
     |-- TaskError                   a task ended without a result, and not by its own exception
     |   |-- TaskCancelled           somebody cancelled it
+    |   |-- ActorLost               the worker of an actor is gone, and its state with it
     |   |-- DataLost                its data was lost and cannot be computed again
     |   |-- DataUnreachable         its inputs exist, but no worker could fetch them
     |   |-- KilledWorker            it was running whenever its worker died
@@ -38,6 +39,7 @@ from __future__ import annotations
 import concurrent.futures
 
 __all__ = [
+    "ActorLost",
     "AddressError",
     "ClientClosed",
     "ConnectError",
@@ -134,6 +136,10 @@ class TaskError(EngineError):
 
 class TaskCancelled(TaskError, concurrent.futures.CancelledError):
     """The task was cancelled, by this client or because a task that it needs was."""
+
+
+class ActorLost(TaskError):
+    """The worker of an actor is gone, and the actor's state with it."""
 
 
 class DataLost(TaskError):

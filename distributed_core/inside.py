@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distributed_core.client.client import Client, get_client
 from distributed_core.context import context
@@ -81,3 +84,32 @@ def worker_client(timeout: float | None = None, separate_thread: bool = True) ->
     finally:
         if separate_thread:
             rejoin()
+
+
+def print(
+    *args: Any, sep: str | None = " ", end: str | None = "\n", file: Any = None, flush: bool = False
+) -> None:  # the name that users know
+    """Print like the built-in, and inside a task at the clients too.
+
+    Parameters
+    ----------
+    file
+        `sys.stdout` (or None) and `sys.stderr` reach the clients; any other file is written here only.
+    """
+    builtins.print(*args, sep=sep, end=end, file=file, flush=flush)
+    if context.run and file in (None, sys.stdout, sys.stderr):
+        said = {
+            "args": tuple(str(each) for each in args),
+            "sep": sep,
+            "end": end,
+            "file": "stderr" if file is sys.stderr and file is not None else "stdout",
+            "flush": flush,
+        }
+        get_worker().log_event("print", said)
+
+
+def warn(message: str | Warning, category: type[Warning] | None = UserWarning, stacklevel: int = 1) -> None:
+    """Warn like `warnings.warn`, and inside a task at the clients too."""
+    warnings.warn(message, category, stacklevel=stacklevel + 1)
+    if context.run:
+        get_worker().log_event("warn", {"message": message, "category": category})

@@ -45,7 +45,7 @@ class Refusal(NamedTuple):
 
 
 class Request(NamedTuple):
-    """A call of one of the handlers that `rpc` reaches."""
+    """A call of one of the handlers that `rpc` reaches; without an id it wants no reply."""
 
     id: int
     op: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import io
+import logging
 import os
 import shutil
 import subprocess
@@ -61,6 +62,46 @@ class WorkerCallback(WorkerPlugin):
     def setup(self, worker: Any) -> Any:
         wanted = inspect.signature(self._setup).parameters
         return self._setup(worker) if wanted else self._setup()
+
+
+FORWARDED_LOGS = "forwarded-log-record"
+"""The topic of log records on their way to clients."""
+
+
+class ForwardLogging(WorkerPlugin):
+    """Forwards what a worker logs to the clients that subscribed to it.
+
+    Parameters
+    ----------
+    logger_name
+        Which logger; None is the root.
+    level
+        What is less severe stays.
+    """
+
+    def __init__(self, logger_name: str | None, level: int) -> None:
+        self.name: str = f"forward-logging-{logger_name or 'root'}"
+        self._logger_name = logger_name
+        self._level = level
+        self._handler: logging.Handler | None = None
+
+    def setup(self, worker: Any) -> None:
+        class Forward(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                # What a record carries may not be sendable; its text always is.
+                plain = {name: value for name, value in vars(record).items() if isinstance(value, str | int | float)}
+                text = record.getMessage()
+                if record.exc_info:
+                    text += "\n" + logging.Formatter().formatException(record.exc_info)
+                worker.log_event(FORWARDED_LOGS, {**plain, "msg": text, "args": None})
+
+        self._handler = Forward(self._level)
+        logging.getLogger(self._logger_name).addHandler(self._handler)
+
+    def teardown(self, worker: Any) -> None:
+        if self._handler is not None:
+            logging.getLogger(self._logger_name).removeHandler(self._handler)
+            self._handler = None
 
 
 class NannyPlugin:

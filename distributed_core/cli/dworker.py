@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from distributed_core.cli.quantities import Duration, MemorySize, Resources, Variable
+from distributed_core.cli.quantities import Duration, EnvironmentVariable, MemorySize, Resources
 from distributed_core.cli.running import complain, on_end_signals, run_until_done
 from distributed_core.comm.address import Address, format_address, parse_address
 from distributed_core.errors import AddressError, ConnectError, CredentialError
@@ -68,7 +68,7 @@ class Options:
 )
 @click.option("--local-directory", type=click.Path(file_okay=False), help="Where workers keep files.")
 @click.option("--resources", type=Resources(), help='What tasks may ask for: "GPU=2 MEM=100e9".')
-@click.option("--env", type=Variable(), multiple=True, help="Set in the workers' environment; repeatable.")
+@click.option("--env", type=EnvironmentVariable(), multiple=True, help="Set in the workers' environment; repeatable.")
 @click.option(
     "--preload", multiple=True, metavar="MODULE", help="Import a module, or a .py file, in each worker; repeatable."
 )

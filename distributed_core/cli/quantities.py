@@ -47,7 +47,7 @@ class Resources(click.ParamType):  # type: ignore[type-arg]
             self.fail(str(error))
 
 
-class Variable(click.ParamType):  # type: ignore[type-arg]
+class EnvironmentVariable(click.ParamType):  # type: ignore[type-arg]
     """An environment variable: NAME=VALUE."""
 
     name = "name=value"

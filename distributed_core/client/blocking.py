@@ -78,7 +78,8 @@ def _wait_for(future: concurrent.futures.Future[T], timeout_s: float | None) -> 
         return future.result(SHORT_S)
     except concurrent.futures.TimeoutError:
         if future.done():
-            raise
+            # It ended just now, or with a TimeoutError of its own.
+            return future.result()
     with away():
         return future.result(None if timeout_s is None else timeout_s - SHORT_S)
 

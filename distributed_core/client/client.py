@@ -7,15 +7,16 @@ import threading
 from distributed_core.client.data import DataCalls
 from distributed_core.client.graphs import GraphCalls
 from distributed_core.client.operations import ClusterCalls
+from distributed_core.client.sharing import SharingCalls
 from distributed_core.client.tasks import TaskCalls
 from distributed_core.comm.address import format_address
-from distributed_core.context import context
+from distributed_core.context import away, context
 
 #: Two tasks that ask at once get one client.
 _making = threading.Lock()
 
 
-class Client(GraphCalls, TaskCalls, DataCalls, ClusterCalls):
+class Client(GraphCalls, TaskCalls, DataCalls, SharingCalls, ClusterCalls):
     """Submits functions to a cluster and gets futures.
 
     Parameters
@@ -67,8 +68,12 @@ def get_client() -> Client:
     worker = context.worker
     if worker is None:
         return Client.current()
-    with _making:
-        client: Client | None = worker.client
+    client: Client | None = worker.client
+    if client is not None and not client._closed and not client._session.closed:
+        return client
+    # Who waits here keeps no seat that the one who makes it may need.
+    with away(), _making:
+        client = worker.client
         if client is None or client._closed or client._session.closed:
             credential = worker.credential
             client = worker.client = Client(
@@ -77,4 +82,7 @@ def get_client() -> Client:
                 insecure=credential is None,
                 set_as_default=False,
             )
+            # What tasks print is for the users' clients.
+            for topic in ("print", "warn"):
+                client._session.listeners.pop(topic, None)
     return client

@@ -62,6 +62,7 @@ class Connected:
         self._timeout_s = timeout
         self._set_as_default = set_as_default
         self._session = Session(where, holder, direct, weight)
+        self._session.listeners |= {"print": [_print_here], "warn": [_warn_here]}
         self.id = self._session.id
         self._digests: weakref.WeakKeyDictionary[Any, tuple[bytes, str]] = weakref.WeakKeyDictionary()
         self._thread: LoopThread | None = None
@@ -234,3 +235,15 @@ def _entrance(cluster: Any) -> tuple[str, Any, bool]:
         raise UsageError(f"a Client takes HOST:PORT or a LocalCluster, not {type(cluster).__name__}")
     address, credential, insecure = found
     return address, credential, insecure
+
+
+def _print_here(notice: Any) -> None:
+    from distributed_core.client.sharing import print_here
+
+    print_here(notice)
+
+
+def _warn_here(notice: Any) -> None:
+    from distributed_core.client.sharing import warn_here
+
+    warn_here(notice)

@@ -75,6 +75,7 @@ class Session:
         self._functions: dict[bytes, None] = {}
         self._placements: dict[int, asyncio.Future[tuple[int, str]]] = {}
         self._workers: dict[str, Channel] = {}
+        self._worker_turns: dict[str, asyncio.Lock] = {}
         self._unreachable: dict[str, None] = {}
         #: What to call with a `Notice`, by its topic; the scheduler's own warnings are a topic too.
         self.listeners: dict[str, list[Callable[[messages.Notice], Any]]] = {"warning": [_warn]}
@@ -377,12 +378,15 @@ class Session:
         """Call a worker: straight, or through the scheduler."""
         if self.direct is not False and address not in self._unreachable:
             try:
-                channel = self._workers.get(address)
-                if channel is None or channel.stream.closed:
-                    channel, _ = await open_channel(parse_address(address), self.credential, "rpc", timeout_s=5.0)
-                    channel.read_replies()
-                    self._workers[address] = channel
-                return await channel.call(op, arguments)
+                # One at a time, so that the calls of an actor leave in their order, also while a connection is made.
+                async with self._worker_turns.setdefault(address, asyncio.Lock()):
+                    channel = self._workers.get(address)
+                    if channel is None or channel.stream.closed:
+                        channel, _ = await open_channel(parse_address(address), self.credential, "rpc", timeout_s=5.0)
+                        channel.read_replies()
+                        self._workers[address] = channel
+                    answer = channel.begin(op, arguments)
+                return await answer
             except ConnectError:
                 if self.direct:
                     raise

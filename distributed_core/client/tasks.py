@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+from uuid import uuid4
 
 from distributed_core.client import cells as states
 from distributed_core.client import waiting
@@ -17,6 +18,7 @@ from distributed_core.client.session import CHUNK_TASKS
 from distributed_core.errors import UsageError
 from distributed_core.messages import Cancellation, Retrial, Vow, Wish
 from distributed_core.protocol import payload as payloads
+from distributed_core.protocol.actors import make_actor
 
 
 class TaskCalls(Connected):
@@ -107,6 +109,9 @@ class TaskCalls(Connected):
     ) -> Future:
         """Submit a call whose keyword arguments may have the names of options."""
         self._check_open()
+        if actor:
+            key = key or f"{getattr(func, '__name__', 'actor')}-actor-{uuid4().hex}"
+            func, args = make_actor, (func, key, *args)
         options, priority = self._options(priority, workers, allow_other_workers, retries, resources, timeout, actor)
         digest, name, functions = self._function(func)
         frames, references = payloads.dumps_call(args, kwargs)
@@ -157,9 +162,9 @@ class TaskCalls(Connected):
         self._check_open()
         if not iterables:
             raise UsageError("map needs at least one iterable")
-        options, priority = self._options(
-            priority, workers, allow_other_workers, retries, resources, timeout, actor or actors
-        )
+        if actor or actors:
+            raise UsageError("map makes no actors; submit each with actor=True")
+        options, priority = self._options(priority, workers, allow_other_workers, retries, resources, timeout, False)
         digest, name, functions = self._function(func)
         keys = None if key is None or isinstance(key, str) else list(key)
         futures: list[Future] = []

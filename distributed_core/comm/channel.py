@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from distributed_core import messages
@@ -74,6 +74,10 @@ class Channel:
         TimeoutError
             No reply within `timeout_s` seconds.
         """
+        return await self.begin(op, arguments, timeout_s)
+
+    def begin(self, op: str, arguments: dict[str, Any] | None = None, timeout_s: float | None = None) -> Awaitable[Any]:
+        """Send a call now, and return what to await for its value; errors are those of `call`."""
         if self.stream.closed:
             raise ConnectionLost(f"the connection to {format_address(self.stream.peer)} is closed")
         encode([arguments])  # what cannot travel is the caller's to hear of, not the log's
@@ -82,6 +86,9 @@ class Channel:
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._calls[number] = reply
         self.send(messages.Request(number, op, arguments or {}))
+        return self._reply_to(number, reply, timeout_s)
+
+    async def _reply_to(self, number: int, reply: asyncio.Future[Any], timeout_s: float | None) -> Any:
         try:
             return await asyncio.wait_for(reply, timeout_s)
         finally:

@@ -33,6 +33,7 @@ from distributed_core.machines.worker.events import (
 )
 from distributed_core.protocol import payload as payloads
 from distributed_core.protocol import programs
+from distributed_core.protocol.actors import ActorBox
 
 logger = logging.getLogger(__name__)
 
@@ -71,10 +72,11 @@ class Work(NamedTuple):
 class Seat:
     """What a thread without a seat waits for; whichever thread takes it from the queue gives its own."""
 
-    __slots__ = ("free",)
+    __slots__ = ("free", "wanted")
 
     def __init__(self) -> None:
         self.free = threading.Event()
+        self.wanted = True
 
 
 class Threads:
@@ -149,13 +151,17 @@ class Threads:
         self._start_thread()
         self._loop.call_soon_threadsafe(self._moved, RunSeceded(context.run))
 
-    def rejoin(self) -> None:
-        """Called by a thread that seceded: wait until another one gives it a seat."""
+    def rejoin(self, timeout_s: float | None = None) -> None:
+        """Called by a thread that seceded: wait until another one gives it a seat, or go on without one in the end."""
         if not context.seceded:
             return
         seat = Seat()
         self._queue.put(seat)
-        seat.free.wait()
+        if not seat.free.wait(timeout_s):
+            with self._guard:
+                if not seat.free.is_set():
+                    seat.wanted = False
+                    return
         context.seceded = False
         self._loop.call_soon_threadsafe(self._moved, RunReturned(context.run))
 
@@ -179,8 +185,11 @@ class Threads:
                 return
             if isinstance(work, Seat):
                 # A run that had left its seat wants to go on: this thread's is its own now.
-                work.free.set()
-                return
+                with self._guard:
+                    if work.wanted:
+                        work.free.set()
+                        return
+                continue
             if claim(work.run, self) is not None:
                 continue
             self._done(self._attempt(work, here))
@@ -218,9 +227,11 @@ class Threads:
             function = work.body.function
             if function is None:
                 function = work.body.function = payloads.loads_function(work.body.body)
-            for value in work.inputs:
+            for place, value in enumerate(work.inputs):
                 if type(value) is Unsendable:
                     raise NotSerializable(value.text)
+                if type(value) is ActorBox:
+                    work.inputs[place] = value.proxy()
             args, kwargs = payloads.loads_call(work.payload, work.inputs)
             value = function(*args, **kwargs)
             if type(value) is CoroutineType:
@@ -253,7 +264,8 @@ class Threads:
                     return future.result(AWAIT_INTERVAL_S)
                 except concurrent.futures.TimeoutError:
                     if future.done():
-                        raise
+                        # It ended just now, or with a TimeoutError of its own.
+                        return future.result()
         except BaseException:
             future.cancel()
             raise

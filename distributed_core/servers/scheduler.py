@@ -26,7 +26,7 @@ from distributed_core.versions import own_versions
 
 logger = logging.getLogger(__name__)
 
-RELAYED = ("get_data", "put_data")
+RELAYED = ("get_data", "put_data", "actor_call", "actor_get")
 """What a client that cannot reach the workers may ask of them through the scheduler."""
 
 

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 Handler = Callable[..., Awaitable[Any]]
 
 #: Handlers whose replies are payloads: plain by construction, and too large to pack twice.
-BULK = ("get_data", "relay")
+BULK = ("get_data", "relay", "actor_call", "actor_get")
 #: Tornado refuses more than this in its own buffers; large frames are read past them.
 BUFFER_BYTES_MAX = 1 << 40
 
@@ -246,7 +246,7 @@ class Server(TCPServer):
         except Exception as error:
             # Whatever it is: a caller never waits for a handler that failed.
             reply = messages.Reply(request.id, False, f"{type(error).__name__}: {error}")
-        if not channel.stream.closed:
+        if request.id and not channel.stream.closed:
             channel.send(reply)
             await channel.stream.drain()
 

@@ -14,24 +14,23 @@ from tornado.ioloop import IOLoop
 from distributed_core import messages
 from distributed_core.comm.address import Address, format_address, parse_address
 from distributed_core.comm.channel import Channel, open_channel
-from distributed_core.context import context
 from distributed_core.errors import (
     ConnectError,
     ConnectionLost,
     CredentialRefused,
     EngineError,
-    NotSerializable,
     ProtocolError,
     Refused,
-    RemoteError,
     UsageError,
 )
 from distributed_core.machines.worker import WorkerMachine, events, instructions
 from distributed_core.protocol import payload as payloads
 from distributed_core.quantities import checked_resources
+from distributed_core.servers.actors import Stage
 from distributed_core.servers.attendance import Attendance
-from distributed_core.servers.executor import Body, Threads, Unsendable, Work
+from distributed_core.servers.executor import Body, Threads, Work
 from distributed_core.servers.shell import Server
+from distributed_core.servers.transfers import Transfers
 from distributed_core.settings import DEFAULT_PORT, WorkerSettings
 from distributed_core.versions import own_versions
 
@@ -41,8 +40,6 @@ FIRST_RETRY_S = 0.02
 #: A worker that the scheduler refuses tries again for so long.
 REFUSED_RETRY_S = 3.0
 RETRY_MAX_S = 1.0
-#: Data above this size is serialized in a thread, so that heartbeats and small transfers go on.
-SERIALIZE_ASIDE_BYTES = 1 << 20
 EXIT_NO_SCHEDULER = 1
 
 
@@ -132,12 +129,12 @@ class Worker(Server):
         self.client: Any = None
         self._bodies: dict[int, Body] = {}
         self._threads: Threads | None = None
-        self._peers: dict[str, Channel] = {}
-        self._registration = 0
+        self._transfers = Transfers(self)
+        self.registration = 0
         self._held_back: list[Any] | None = None
         self.handlers |= {
-            "get_data": self._handle_get_data,
-            "put_data": self._handle_put_data,
+            **self._transfers.handlers,
+            **Stage(self).handlers,
             "whole_state": self._handle_whole_state,
         }
         self.attendance = Attendance(self, preload, lifetime_s, lifetime_stagger_s, lifetime_restart)
@@ -223,7 +220,7 @@ class Worker(Server):
     async def _obey(self, channel: Channel, welcome: messages.Welcome) -> None:
         """Do what the scheduler says until the connection ends."""
         loop = asyncio.get_running_loop()
-        self._registration += 1
+        self.registration += 1
         self.machine = WorkerMachine(self.settings, replaceable=self.nanny_port > 0)
         self._threads = Threads(
             self,
@@ -236,12 +233,12 @@ class Worker(Server):
         )
         self.scheduler = channel
         self._channels[channel] = None
-        self._heartbeat(self._registration)
+        self._heartbeat(self.registration)
         self.scheduler_id, self.welcome_details = welcome.id, welcome.details
         self.attendance.compare_versions(welcome)
         if self.attendance.must_catch_up(welcome):
             self._held_back = []
-            self.background(self._catch_up(welcome, self._registration))
+            self.background(self._catch_up(welcome, self.registration))
         if self.on_registered is not None:
             self.on_registered(self)
         while True:
@@ -257,14 +254,14 @@ class Worker(Server):
             await self.attendance.catch_up(welcome)
         except (EngineError, TimeoutError) as error:
             logger.error("%s could not get its plugins: %s", self.id, error)
-        if registration == self._registration:
+        if registration == self.registration:
             held_back, self._held_back = self._held_back, None
             if held_back:
                 self.feed(events.Instructed(held_back))
 
     def _reset(self) -> None:
         """Forget what belonged to the lost scheduler: its ids mean nothing to the next one."""
-        self._registration += 1
+        self.registration += 1
         self._held_back = None
         if self._threads is not None:
             self._threads.close()
@@ -277,7 +274,7 @@ class Worker(Server):
         self._bodies = {}
 
     def _heartbeat(self, registration: int) -> None:
-        if registration != self._registration or self.scheduler is None:
+        if registration != self.registration or self.scheduler is None:
             return
         import psutil
 
@@ -287,11 +284,10 @@ class Worker(Server):
 
     async def closing(self) -> None:
         await self.attendance.close()
-        self._registration += 1
+        self.registration += 1
         if self._threads is not None:
             self._threads.close()
-        for channel in self._peers.values():
-            channel.abort()
+        self._transfers.close()
         if self.client is not None:
             await asyncio.to_thread(self.client.close)
 
@@ -330,10 +326,10 @@ class Worker(Server):
             self.feed(event)
 
     def _set_timer(self, asked: instructions.SetTimer) -> None:
-        self.loop.call_later(asked.delay_s, self._end_timer, asked, self._registration)
+        self.loop.call_later(asked.delay_s, self._end_timer, asked, self.registration)
 
     def _end_timer(self, asked: instructions.SetTimer, registration: int) -> None:
-        if registration == self._registration:
+        if registration == self.registration:
             self.feed(events.TimerEnded(asked.run, asked.purpose))
 
     def _end_process(self, asked: instructions.EndProcess) -> None:
@@ -394,84 +390,23 @@ class Worker(Server):
         """Return a folder for files that clients upload; it goes with the worker."""
         return self.attendance.guests.folder()
 
-    # --- data to and from peers -------------------------------------------------------------------
-
     def _fetch(self, asked: instructions.Fetch) -> None:
-        self.background(self._fetch_from(asked.address, asked.tasks, self._registration))
+        self.background(self._transfers.fetch(asked.address, asked.tasks, self.registration))
 
-    async def _fetch_from(self, address: str, tasks: list[int], registration: int) -> None:
-        event: events.WorkerEvent
-        try:
-            found = await self._ask_peer(address, tasks)
-        except (EngineError, OSError, TimeoutError) as error:
-            logger.info("%s could not fetch from %s: %s", self.id, address, error)
-            event = events.PeerUnreachable(address, tasks)
-        else:
-            arrived = []
-            for task, frames, text in found:
-                value = Unsendable(text) if text is not None else await self._open(frames)
-                if registration == self._registration:
-                    self.data.setdefault(task, value)
-                    arrived.append((task, payloads.sizeof(value)))
-            got = {task for task, _ in arrived}
-            event = events.DataFetched(address, arrived, [task for task in tasks if task not in got])
-        if registration == self._registration:
-            self.feed(event)
-
-    async def _ask_peer(self, address: str, tasks: list[int]) -> list[Any]:
-        """Ask over the kept connection; once more over a new one if that had broken meanwhile."""
-        channel = self._peers.get(address)
-        if channel is not None and not channel.stream.closed:
-            try:
-                return list(await channel.call("get_data", {"tasks": tasks}))
-            except ConnectionLost:
-                logger.debug("%s: the kept connection to %s had broken", self.id, address)
-        channel, _ = await open_channel(parse_address(address), self.credential, "rpc")
-        channel.read_replies()
-        self._peers[address] = channel
-        return list(await channel.call("get_data", {"tasks": tasks}))
-
-    async def _open(self, frames: list[Any]) -> Any:
-        # Futures inside find their client by the worker.
-        context.worker = self
-        try:
-            return payloads.loads(frames)
-        except Exception as error:
-            return Unsendable(f"an input could not be opened on worker {self.address}: {type(error).__name__}: {error}")
-        finally:
-            context.worker = None
-
-    async def _handle_get_data(self, tasks: list[int]) -> list[Any]:
-        """Return `[task, frames, None]`, or `[task, None, sentence]` where the data cannot be serialized."""
-        found = []
-        for task in tasks:
-            if task not in self.data:
-                continue
-            value = self.data[task]
-            try:
-                if payloads.sizeof(value) > SERIALIZE_ASIDE_BYTES:
-                    frames = await asyncio.to_thread(payloads.dumps, value)
-                else:
-                    frames = payloads.dumps(value)
-                found.append([task, frames, None])
-            except NotSerializable as error:
-                found.append([task, None, str(error)])
-        return found
+    # --- questions and news -----------------------------------------------------------------------
 
     async def _handle_whole_state(self) -> dict[str, Any]:
         return {**self.identity(), **self.machine.whole_state(), "data": list(self.data)}
 
-    async def _handle_put_data(self, items: list[Any]) -> int:
-        """Keep `[task, frames]` that a client scattered; return how many."""
-        if self.scheduler is None:
-            raise RemoteError("this worker is not registered at a scheduler")
-        kept = []
-        for task, frames in items:
-            value = await self._open(frames)
-            self.data[task] = value
-            kept.append((task, payloads.sizeof(value)))
-        self.feed(events.DataPut(kept))
-        return len(kept)
+    def log_event(self, topic: str | list[str], msg: Any) -> None:
+        """Log something under a topic, or several; from any thread. Clients get it by `get_events`, or subscribe."""
+        topics = [topic] if isinstance(topic, str) else list(topic)
+        arguments = {"topics": topics, "payload": payloads.dumps(msg), "nbytes": payloads.sizeof(msg)}
+        self.loop.add_callback(self._log_event, arguments)
+
+    def _log_event(self, arguments: dict[str, Any]) -> None:
+        if self.scheduler is not None:
+            self.scheduler.send(messages.Request(0, "log_event", arguments))
 
     def identity(self) -> dict[str, Any]:
         """Return what this worker is, as plain data."""

@@ -76,7 +76,11 @@ def on_possession(ledger: Ledger, worker: WorkerPeer, message: messages.Possessi
         if task is not None and type(state) is Arriving and state.worker is worker:
             transitions.hold(ledger, task, worker, nbytes, None)
         elif task is not None and type(state) is Held:
-            if worker not in state.workers:
+            if task.options is not None and task.options.actor:
+                # What others get of an actor is a proxy, no copy; and it would keep the actor alive.
+                if worker not in state.workers:
+                    ledger.send(worker.id, messages.Disposal([task_id]))
+            elif worker not in state.workers:
                 ledger.move(task, Held((*state.workers, worker), state.nbytes))
         elif task is not None and type(state) in (Waiting, Ready):
             # Its other holders died while this copy was under way: nothing has to run again.

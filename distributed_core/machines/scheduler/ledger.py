@@ -33,6 +33,8 @@ LogLine = tuple[float, TaskId, str, str]
 
 #: The peer id of nobody: of the client that keeps vows.
 VOWS: PeerId = 0
+#: The peer id of the scheduler itself, as a client.
+KEEPER: PeerId = -1
 
 
 class Ledger:
@@ -47,7 +49,9 @@ class Ledger:
         self.workers: dict[PeerId, WorkerPeer] = {}
         #: It wants what clients want to be run although nobody holds it (`Vow`).
         self.vows = ClientPeer(VOWS, "vows")
-        self.clients: dict[PeerId, ClientPeer] = {VOWS: self.vows}
+        #: It holds the futures inside of what extensions keep.
+        self.keeper = ClientPeer(KEEPER, "keeper")
+        self.clients: dict[PeerId, ClientPeer] = {VOWS: self.vows, KEEPER: self.keeper}
         self.clients_by_name: dict[str, ClientPeer] = {}
         #: Clients that left, with the futures that are still to be released, a part in each turn.
         self.leaving: dict[PeerId, ClientPeer] = {}

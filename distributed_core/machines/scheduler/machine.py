@@ -19,7 +19,7 @@ from distributed_core.machines.scheduler.instructions import (
     Send,
     WatchLiveness,
 )
-from distributed_core.machines.scheduler.ledger import VOWS, Ledger
+from distributed_core.machines.scheduler.ledger import KEEPER, VOWS, Ledger
 from distributed_core.machines.scheduler.peers import ClientPeer, WorkerPeer
 from distributed_core.machines.scheduler.tasks import Assigned, Held, Reason, Task
 from distributed_core.settings import SchedulerSettings
@@ -49,6 +49,7 @@ class SchedulerMachine:
         self._ON_EVENT[type(event)](self, event)
         if VOWS in ledger.outbox:
             self._end_vows()
+        ledger.outbox.pop(KEEPER, None)
         placement.assign_ready(ledger)
         if ledger.crowded:
             stealing.balance(ledger)

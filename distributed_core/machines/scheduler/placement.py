@@ -149,7 +149,7 @@ def warn_unmet(ledger: Ledger, task: Task, options: TaskOptions) -> None:
     if willing(ledger, options):
         return
     for want in task.wants:
-        if want.client is not ledger.vows and options not in want.client.warned:
+        if want.client.id > 0 and options not in want.client.warned:
             want.client.warned[options] = None
             text = f"{task.name} waits: {unmet(options)}; it runs as soon as there is such a worker"
             ledger.send(want.client.id, messages.Notice("warning", text, None))

@@ -113,6 +113,10 @@ def lose_replica(ledger: Ledger, task: Task, worker: WorkerPeer) -> None:
             user.state.missing += 1
         elif type(user.state) is Ready:
             ledger.move(user, Waiting(1))
+    if task.options is not None and task.options.actor:
+        text = f"the worker {worker.address} that had the actor {task.name} is gone; make a new one"
+        fail(ledger, task, Reason("ActorLost", text, None))
+        return
     if task.function is None:
         text = f"the data that a client scattered was on worker {worker.address} alone, and was lost with it"
         fail(ledger, task, Reason("DataLost", text, None))

@@ -38,3 +38,6 @@ class Extension:
 
     async def closing(self) -> None:
         """The scheduler closes."""
+
+    def restarted(self) -> None:
+        """`Client.restart` was called: whatever clients hold here is free again."""

@@ -79,6 +79,8 @@ class Life(Extension):
                     client.id, [messages.Cancellation(list(client.tasks), True, "the cluster was restarted")]
                 )
             )
+        for extension in self.scheduler.extensions:
+            extension.restarted()
         outcome = await self._restart(list(ledger.workers.values()), timeout, wait_for_workers, close_others=True)
         late = [address for address, text in outcome.items() if text not in ("OK", "closed")]
         if late and wait_for_workers:

@@ -1,0 +1,113 @@
+"""Data between workers, and between workers and clients: what a worker fetches, gives and is given."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from distributed_core.comm.address import parse_address
+from distributed_core.comm.channel import Channel, open_channel
+from distributed_core.context import context
+from distributed_core.errors import ConnectionLost, EngineError, NotSerializable, RemoteError
+from distributed_core.machines.worker import events
+from distributed_core.protocol import payload as payloads
+from distributed_core.servers.executor import Unsendable
+
+if TYPE_CHECKING:
+    from distributed_core.servers.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+#: Data above this size is serialized in a thread, so that heartbeats and small transfers go on.
+SERIALIZE_ASIDE_BYTES = 1 << 20
+
+
+class Transfers:
+    """The transfers of one worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._peers: dict[str, Channel] = {}
+        self.handlers = {"get_data": self._handle_get_data, "put_data": self._handle_put_data}
+
+    def close(self) -> None:
+        """Close the connections to other workers."""
+        for channel in self._peers.values():
+            channel.abort()
+
+    async def fetch(self, address: str, tasks: list[int], registration: int) -> None:
+        """Fetch the data of these tasks from another worker, and tell the machine what came of it."""
+        worker = self._worker
+        event: events.WorkerEvent
+        try:
+            found = await self._ask_peer(address, tasks)
+        except (EngineError, OSError, TimeoutError) as error:
+            logger.info("%s could not fetch from %s: %s", worker.id, address, error)
+            event = events.PeerUnreachable(address, tasks)
+        else:
+            arrived = []
+            for task, frames, text in found:
+                value = Unsendable(text) if text is not None else self._open(frames)
+                if registration == worker.registration:
+                    worker.data.setdefault(task, value)
+                    arrived.append((task, payloads.sizeof(value)))
+            got = {task for task, _ in arrived}
+            event = events.DataFetched(address, arrived, [task for task in tasks if task not in got])
+        if registration == worker.registration:
+            worker.feed(event)
+
+    async def _ask_peer(self, address: str, tasks: list[int]) -> list[Any]:
+        """Ask over the kept connection; once more over a new one if that had broken meanwhile."""
+        channel = self._peers.get(address)
+        if channel is not None and not channel.stream.closed:
+            try:
+                return list(await channel.call("get_data", {"tasks": tasks}))
+            except ConnectionLost:
+                logger.debug("%s: the kept connection to %s had broken", self._worker.id, address)
+        channel, _ = await open_channel(parse_address(address), self._worker.credential, "rpc")
+        channel.read_replies()
+        self._peers[address] = channel
+        return list(await channel.call("get_data", {"tasks": tasks}))
+
+    def _open(self, frames: list[Any]) -> Any:
+        # Futures inside find their client by the worker.
+        context.worker = self._worker
+        try:
+            return payloads.loads(frames)
+        except Exception as error:
+            where = self._worker.address
+            return Unsendable(f"an input could not be opened on worker {where}: {type(error).__name__}: {error}")
+        finally:
+            context.worker = None
+
+    async def _handle_get_data(self, tasks: list[int]) -> list[Any]:
+        """Return `[task, frames, None]`, or `[task, None, sentence]` where the data cannot be serialized."""
+        data = self._worker.data
+        found = []
+        for task in tasks:
+            if task not in data:
+                continue
+            value = data[task]
+            try:
+                if payloads.sizeof(value) > SERIALIZE_ASIDE_BYTES:
+                    frames = await asyncio.to_thread(payloads.dumps, value)
+                else:
+                    frames = payloads.dumps(value)
+                found.append([task, frames, None])
+            except NotSerializable as error:
+                found.append([task, None, str(error)])
+        return found
+
+    async def _handle_put_data(self, items: list[Any]) -> int:
+        """Keep `[task, frames]` that a client scattered; return how many."""
+        worker = self._worker
+        if worker.scheduler is None:
+            raise RemoteError("this worker is not registered at a scheduler")
+        kept = []
+        for task, frames in items:
+            value = self._open(frames)
+            worker.data[task] = value
+            kept.append((task, payloads.sizeof(value)))
+        worker.feed(events.DataPut(kept))
+        return len(kept)
