@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import operator
+import signal
 import time
 import traceback
 from collections import OrderedDict
@@ -438,3 +439,14 @@ def test_dask_in_a_task(launch: Launcher) -> None:
     launch.worker(address, "--nthreads", "2")
     with Client(address) as client:
         assert client.submit(inner).result(timeout=60) == 45
+
+
+def test_persisted_parts_of_a_lost_worker_are_computed_again(launch: Launcher) -> None:
+    _, address = launch.scheduler()
+    first = launch.worker(address, "--nthreads", "1", "--no-nanny")
+    with Client(address) as client:
+        kept = client.persist(da.arange(100, chunks=5) + 1)
+        wait(futures_of(kept))
+        launch.worker(address, "--nthreads", "1", "--no-nanny")
+        first.end(signal.SIGKILL)
+        assert kept.sum().compute(scheduler=client) == 5050
