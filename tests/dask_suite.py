@@ -6,7 +6,7 @@ tests compute, they compute here. A test that fails is run again with dask's own
 client. One that fails there as well wants what no other process can give (a counter in the test's own memory, a lock),
 or fails for another reason that is not the scheduler.
 
-The counts, and for each failure its reason, are written to a file.
+The counts, and for each failure its reason, are written to a file. The extra `suite` has what more of the tests need.
 """
 
 from __future__ import annotations

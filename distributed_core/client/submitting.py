@@ -303,7 +303,11 @@ class GraphSubmission:
         if known is None:
             name, plain, _ = group
             made = GraphCall(name, functions[0]) if plain and functions else GraphProgram(name, functions)
-            body = payloads.dumps_function(made)
+            try:
+                body = payloads.dumps_function(made)
+            except NotSerializable as error:
+                text = f"a function of the tasks {name} of this graph cannot be sent: {error}"
+                raise NotSerializable(text) from error
             known = self._bodies[group] = (payloads.function_digest(body), name)
             new.append([known[0], name, body])
         return known
