@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -156,18 +157,16 @@ def without_disk(dsk: Any, keys: list[Any]) -> tuple[Any, dict[Any, Any]]:
     Dask decides on a dataframe's shuffle before it asks a scheduler for anything.
     """
     same = {key: key for key in keys}
-    if not isinstance(dsk, Expr) or isinstance(dsk, HLGExpr):
-        return dsk, same
-    try:
-        from dask.dataframe.dask_expr._shuffle import DiskShuffle, TaskShuffle
-    except ImportError:
+    # Where dataframes were never imported, no expression is one.
+    shuffles = sys.modules.get("dask.dataframe.dask_expr._shuffle")
+    if shuffles is None or not isinstance(dsk, Expr) or isinstance(dsk, HLGExpr):
         return dsk, same
     changed = dsk
     while True:
-        by_disk = next((each for each in changed.walk() if type(each) is DiskShuffle), None)
+        by_disk = next((each for each in changed.walk() if type(each) is shuffles.DiskShuffle), None)
         if by_disk is None:
             break
-        changed = changed.substitute(by_disk, TaskShuffle(*by_disk.operands))
+        changed = changed.substitute(by_disk, shuffles.TaskShuffle(*by_disk.operands))
     if changed is dsk:
         return dsk, same
     before, after = flatten(dsk.__dask_keys__()), flatten(changed.__dask_keys__())

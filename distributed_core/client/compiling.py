@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
-from types import FunctionType, MethodType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 from dask._task_spec import (
@@ -21,26 +21,30 @@ from dask._task_spec import (
     _execute_subgraph,
     _identity_cast,
 )
+from dask.utils import methodcaller
+from toolz.functoolz import Compose
 
 from distributed_core.client.future import Future
 from distributed_core.protocol.programs import Step, Subprogram, call_node, gathered, paired
 
 _PLAIN = (int, str, float, bool, type(None), bytes, slice)
 _FUNCTIONS = (FunctionType, partial, MethodType)
+_CALLERS = (methodcaller,)
 _KINDS = (list, tuple, set, frozenset)
 
 
 class Compiled(NamedTuple):
     """What a task of a graph does.
 
-    `functions` may be shared with other tasks. A plain one calls the only function with `args` and `kwargs`; else
-    `args` are those of a `GraphProgram`.
+    A plain one calls the only function with `args` and `kwargs`; else `args` are those of a `GraphProgram`. Where
+    `shared`, other tasks may use the same copies of the functions: none of them carries an object that a call changes.
     """
 
     functions: tuple[Any, ...]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     plain: bool
+    shared: bool
 
 
 class _Slot(NamedTuple):
@@ -66,6 +70,7 @@ class Compiler:
         self._input_of = input_of
         self._subprograms: dict[int, Subprogram | None] = {}
         self._subgraphs: Counter[int] = Counter()
+        self._shareable: dict[int, bool] = {}
 
     def survey(self, nodes: Iterable[Any]) -> None:
         """Look which subgraphs are shared by several nodes: these are compiled once."""
@@ -91,7 +96,7 @@ class Compiler:
 
     def constant(self, value: Any) -> Compiled:
         """Return the work of a task whose result is `value`."""
-        return Compiled((), ((), None, value), {}, False)
+        return Compiled((), ((), None, value), {}, False, True)
 
     def subprogram(self, inner: dict[Any, Any], outkey: Any, inkeys: tuple[Any, ...]) -> Subprogram | None:
         """Return a subgraph that several nodes share as one function of its inputs, or None for one of its own."""
@@ -106,6 +111,13 @@ class Compiler:
                 made = None
             self._subprograms[id(inner)] = made
         return self._subprograms[id(inner)]
+
+    def shareable(self, function: Any) -> bool:
+        """Tell whether tasks may use one copy of a function; see `stateless`."""
+        known = self._shareable.get(id(function))
+        if known is None:
+            known = self._shareable[id(function)] = stateless(function)
+        return known
 
 
 class _Builder:
@@ -141,7 +153,8 @@ class _Builder:
         if kind is Dict:
             return self._mapping(node.args, env)
         if kind in _FUNCTIONS:
-            return _Slot(-1 - self._place(node)) if self._pooled else node
+            pooled = self._pooled and self._compiler.shareable(node)
+            return _Slot(-1 - self._place(node)) if pooled else node
         if kind is Future:
             return node
         if isinstance(node, GraphNode):
@@ -240,12 +253,14 @@ class _Builder:
         """Return the work of a task whose result is `out`."""
         steps = self._steps
         if type(out) is _Slot and out.place >= 0 and len(steps) == 1 and not steps[0][3]:
-            return Compiled((self._functions[steps[0][0]],), steps[0][1], steps[0][2] or {}, True)
+            function = self._functions[steps[0][0]]
+            return Compiled((function,), steps[0][1], steps[0][2] or {}, True, self._compiler.shareable(function))
         if type(out) is _Slot and out.place < 0:
-            return Compiled((), ((), None, self._functions[-1 - out.place]), {}, False)
+            return Compiled((), ((), None, self._functions[-1 - out.place]), {}, False, True)
         place = out.place if type(out) is _Slot else None
         value = None if type(out) is _Slot else out
-        return Compiled(tuple(self._functions), (self._closed(place), place, value), {}, False)
+        shared = all(map(self._compiler.shareable, self._functions))
+        return Compiled(tuple(self._functions), (self._closed(place), place, value), {}, False, shared)
 
     def subprogram(self, out: Any) -> Subprogram:
         """Return the subprogram whose result is `out`."""
@@ -266,3 +281,37 @@ class _Builder:
             seen.update(used)
             step.append(tuple(dead))
         return tuple(map(tuple, self._steps))
+
+
+def stateless(function: Any, depth: int = 3) -> bool:
+    """Tell whether a function surely carries no object of the user's that a call might change.
+
+    `model.fit` does: what one task has fitted must not be what another one returns.
+    """
+    kind = type(function)
+    if kind is FunctionType or isinstance(function, type):
+        return True
+    if kind is Subprogram:
+        return all(stateless(each) for each in function.functions)
+    if kind is BuiltinFunctionType:
+        return function.__self__ is None or isinstance(function.__self__, ModuleType)
+    if kind is MethodType:
+        return isinstance(function.__self__, type)
+    if kind is partial:
+        parts = (*function.args, *function.keywords.values())
+        return depth > 0 and stateless(function.func) and all(_fixed(each, depth - 1) for each in parts)
+    if kind is Compose:
+        return all(stateless(each) for each in (function.first, *function.funcs))
+    return kind in _CALLERS or kind.__module__ in ("numpy", "operator", "functools")
+
+
+def _fixed(value: Any, depth: int) -> bool:
+    """Tell whether an argument of a partial function is nothing that a call would change."""
+    kind = type(value)
+    if kind in _PLAIN or kind.__module__ in ("numpy.dtypes", "numpy"):
+        return kind.__name__ != "ndarray" or value.nbytes <= 1024
+    if kind in (list, tuple):
+        return depth > 0 and len(value) <= 64 and all(_fixed(each, depth - 1) for each in value)
+    if kind is dict:
+        return depth > 0 and len(value) <= 64 and all(_fixed(each, depth - 1) for each in value.values())
+    return callable(value) and stateless(value, depth)

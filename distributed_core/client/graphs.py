@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from distributed_core.client import cells as states
@@ -127,8 +127,7 @@ class GraphCalls(TaskCalls):
         found = collecting.found(given)
         made: dict[int, Future] = {}
         if found:
-            with self._for_dask():
-                expression, keys = collecting.finalized(found, optimize_graph)
+            expression, keys = collecting.finalized(found, optimize_graph)
             cells = self._submit_graph(expression, keys, said)
             futures = {key: future_of(self, cell) for key, cell in cells.items()}
             made = {id(each): futures[key] for each, key in zip(found, keys, strict=True)}
@@ -177,8 +176,7 @@ class GraphCalls(TaskCalls):
         said = _said(workers, allow_other_workers, resources, retries, priority, actors, kwargs)
         if not given:
             return []
-        with self._for_dask():
-            expression, parts = collecting.optimized(given, optimize_graph)
+        expression, parts = collecting.optimized(given, optimize_graph)
         keys = list(flatten([keys for _, keys in parts]))
         cells = self._submit_graph(expression, keys, said)
         futures = {key: future_of(self, cell) for key, cell in cells.items()}
@@ -211,25 +209,27 @@ class GraphCalls(TaskCalls):
         """
         token = chosen.set(self)
         try:
-            with self._for_dask():
+            with self._dask_here():
                 yield self
         finally:
             chosen.reset(token)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> GraphCalls:
+        """Return the client itself: a copy of dask's configuration, whose scheduler it is, has the same scheduler."""
+        return self
+
     # --- inside -----------------------------------------------------------------------------------
 
-    @contextmanager
-    def _for_dask(self) -> Iterator[None]:
-        """What dask decides by its configuration suits this client."""
+    def _dask_here(self) -> Any:
+        """Return the context in which dask, where it is installed, computes here."""
         try:
             import dask.config
         except ImportError:
-            yield
-            return
+            return nullcontext()
+        # An asynchronous client cannot be asked for results: dask keeps its own scheduler beside it.
         scheduler = {} if self.asynchronous else {"scheduler": self}
         tasks = {"dataframe.shuffle.method": "tasks", "array.rechunk.method": "tasks"}
-        with dask.config.set({**tasks, **scheduler}):
-            yield
+        return dask.config.set({**tasks, **scheduler})
 
     def _submit_graph(self, dsk: Any, keys: list[Any], said: dict[str, Any]) -> dict[Any, Cell]:
         """Submit what `keys` need; return their cells, each counted once for the caller."""

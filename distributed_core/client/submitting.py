@@ -22,7 +22,7 @@ from distributed_core.client.compiling import Compiler
 from distributed_core.client.future import Future
 from distributed_core.client.names import name_of
 from distributed_core.client.session import CHUNK_TASKS
-from distributed_core.errors import UsageError
+from distributed_core.errors import NotSerializable, UsageError
 from distributed_core.protocol import payload as payloads
 from distributed_core.protocol.programs import GraphCall, GraphProgram
 
@@ -277,14 +277,17 @@ class GraphSubmission:
         tasks = []
         for key, node, work, group in works:
             args = work.args
-            shared = groups[group] > 1 or group in self._bodies
+            shared = work.shared and (groups[group] > 1 or group in self._bodies)
             if not shared:
                 if work.plain:
                     args = (((0, args, work.kwargs or None, (), ()),), 0, None)
                 group = (group[0], False, None)
                 args = (*args, work.functions)
             digest, name = self._body(group, work.functions if shared else None, functions)
-            frames, references = payloads.dumps_call(args, work.kwargs if shared else {})
+            try:
+                frames, references = payloads.dumps_call(args, work.kwargs if shared else {})
+            except NotSerializable as error:
+                raise NotSerializable(f"the task {key!r:.80} of this graph cannot be sent: {error}") from error
             inputs = [self._number_of(each) for each in references]
             options, priority = self._options(key, node)
             number = self._inputs[key].number
@@ -300,7 +303,11 @@ class GraphSubmission:
         if known is None:
             name, plain, _ = group
             made = GraphCall(name, functions[0]) if plain and functions else GraphProgram(name, functions)
-            body = payloads.dumps_function(made)
+            try:
+                body = payloads.dumps_function(made)
+            except NotSerializable as error:
+                text = f"a function of the tasks {name} of this graph cannot be sent: {error}"
+                raise NotSerializable(text) from error
             known = self._bodies[group] = (payloads.function_digest(body), name)
             new.append([known[0], name, body])
         return known

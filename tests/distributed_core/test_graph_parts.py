@@ -6,11 +6,13 @@ import operator
 import pickle
 import subprocess
 import sys
+from functools import partial
 from typing import Any
 
 import cloudpickle
 import dask
 import dask.array as da
+import numpy as np
 import pytest
 from dask._task_spec import Alias, DataNode, List, Task, TaskRef
 from dask.base import collections_to_expr
@@ -19,7 +21,7 @@ from hypothesis import strategies as st
 
 from distributed_core import Client
 from distributed_core.client.annotating import Annotations
-from distributed_core.client.compiling import Compiler
+from distributed_core.client.compiling import Compiler, stateless
 from distributed_core.client.names import key_of, name_of
 from distributed_core.errors import UsageError
 from distributed_core.messages import Release, Submission
@@ -69,7 +71,7 @@ def run(node: Any, values: dict[Any, Any] | None = None, shared: int = 1) -> Any
 
 def test_a_call_is_a_plain_call() -> None:
     work = Compiler({"x": 5}.__getitem__).work(Task("k", inc, TaskRef("x")))
-    assert work == ((inc,), (5,), {}, True)
+    assert work == ((inc,), (5,), {}, True, True)
     assert run(Task("k", sum, List(TaskRef("x"), 2)), {"x": 5}) == 7
     assert run(Task("k", dict, a=TaskRef("x"), b=Task(None, inc, TaskRef("x"))), {"x": 5}) == {"a": 5, "b": 6}
 
@@ -125,6 +127,44 @@ def test_functions_as_arguments_travel_with_the_functions() -> None:
     assert len(work.functions) == 2
     assert list(GraphProgram("map", work.functions)(*work.args)) == [11, 12]
     pickle.dumps(work.args)
+
+
+class Model:
+    """Fitted in place, as models are."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def fit(self, x: int) -> Model:
+        self.seen.append(x)
+        return self
+
+    def __call__(self, x: int) -> Model:
+        return self.fit(x)
+
+    @classmethod
+    def make(cls) -> Model:
+        return cls()
+
+
+def test_functions_with_objects_are_not_shared() -> None:
+    model = Model()
+    for own in (model.fit, model, partial(inc, model), partial(model.fit, 1), [].append, partial(inc, [model])):
+        assert not stateless(own), own
+    dtypes = partial(np.sum, dtype=np.dtype("f8"), axis=(0, 1), key=inc)
+    for shared in (inc, sum, Model, Model.make, operator.add, operator.itemgetter(1), np.add, np.sum, dtypes):
+        assert stateless(shared), shared
+    work = Compiler({}.__getitem__).work(Task("k", model.fit, 1))
+    assert not work.shared
+    work = Compiler({}.__getitem__).work(Task("k", map, model.fit, [1]))
+    assert work.shared and work.functions == (map,)
+
+
+@pytest.mark.process
+def test_each_task_has_its_own_object(client: Client) -> None:
+    model = Model()
+    fitted = dask.compute(*[dask.delayed(model.fit)(i) for i in range(20)], scheduler=client)
+    assert [each.seen for each in fitted] == [[i] for i in range(20)]
 
 
 class OddTask(Task):

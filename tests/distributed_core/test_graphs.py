@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import operator
+import signal
+import threading
 import time
 import traceback
 from collections import OrderedDict
@@ -148,10 +151,17 @@ def test_graphs_that_make_no_sense(client: Client) -> None:
 
 
 def test_a_task_that_cannot_be_sent(client: Client) -> None:
-    import threading
+    lock = threading.Lock()
 
-    with pytest.raises(NotSerializable):
-        client.get({"a": (inc, 1), "b": (total, "a", threading.Lock())}, "b")
+    def locked(x: int) -> int:
+        with lock:
+            return x
+
+    with pytest.raises(NotSerializable, match="the task 'b' of this graph"):
+        client.get({"a": (inc, 1), "b": (total, "a", lock)}, "b")
+    call = dask.delayed(locked)
+    with pytest.raises(NotSerializable, match="a function of the tasks locked"):
+        dask.compute(call(1), call(2), scheduler=client)
     assert client.submit(inc, 1).result() == 2
 
 
@@ -243,6 +253,7 @@ def test_the_scheduler_of_the_configuration(client: Client) -> None:
         assert same is client and Client.current() is client
         assert da.ones(10, chunks=3).sum().compute() == 10
         assert dask.base.get_scheduler().__self__ is client
+        assert copy.deepcopy(dask.config.config)["scheduler"] is client
     assert dask.config.get("scheduler", None) is None
 
 
@@ -438,3 +449,14 @@ def test_dask_in_a_task(launch: Launcher) -> None:
     launch.worker(address, "--nthreads", "2")
     with Client(address) as client:
         assert client.submit(inner).result(timeout=60) == 45
+
+
+def test_persisted_parts_of_a_lost_worker_are_computed_again(launch: Launcher) -> None:
+    _, address = launch.scheduler()
+    first = launch.worker(address, "--nthreads", "1", "--no-nanny")
+    with Client(address) as client:
+        kept = client.persist(da.arange(100, chunks=5) + 1)
+        wait(futures_of(kept))
+        launch.worker(address, "--nthreads", "1", "--no-nanny")
+        first.end(signal.SIGKILL)
+        assert kept.sum().compute(scheduler=client) == 5050
