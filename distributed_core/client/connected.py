@@ -64,7 +64,7 @@ class Connected:
         self._session = Session(where, holder, direct, weight)
         self._session.listeners |= {"print": [_print_here], "warn": [_warn_here]}
         self.id = self._session.id
-        self._digests: weakref.WeakKeyDictionary[Any, tuple[bytes, str]] = weakref.WeakKeyDictionary()
+        self._digests: weakref.WeakKeyDictionary[Any, tuple[bytes, str, Any]] = weakref.WeakKeyDictionary()
         self._thread: LoopThread | None = None
         self._closed = False
         if not asynchronous:

@@ -12,6 +12,7 @@ from distributed_core.client import waiting
 from distributed_core.client.cells import Cell
 from distributed_core.client.connected import Connected
 from distributed_core.client.executing import ClientExecutor
+from distributed_core.client.freshness import record
 from distributed_core.client.future import Future, content_key, flat_futures, future_of
 from distributed_core.client.options import annotations_here, task_options
 from distributed_core.client.session import CHUNK_TASKS
@@ -206,21 +207,20 @@ class TaskCalls(Connected):
 
     def _function(self, function: Callable[..., Any]) -> tuple[bytes, str, list[Any]]:
         """Return the digest and name of a function, and it itself where the scheduler does not have it yet."""
+        if not callable(function):
+            raise UsageError(f"submit needs something to call, not {type(function).__name__}")
         try:
             known = self._digests.get(function)
         except TypeError:
             known = None
-        if known is not None:
-            return (*known, [])
-        if not callable(function):
-            raise UsageError(f"submit needs something to call, not {type(function).__name__}")
+        if known is not None and known[2].holds(function):
+            return known[0], known[1], []
         body = payloads.dumps_function(function)
         digest = payloads.function_digest(body)
         name = getattr(function, "__name__", None) or type(function).__name__
-        try:
-            self._digests[function] = (digest, name)
-        except TypeError:
-            pass
+        made = record(function)
+        if made is not None:
+            self._digests[function] = (digest, name, made)
         return digest, name, [[digest, name, body]]
 
     def _post(self, chunk: list[Any], functions: list[Any]) -> list[Future]:

@@ -17,7 +17,7 @@ import cloudpickle
 
 from distributed_core.errors import NotSerializable
 from distributed_core.protocol.codec import OUT_OF_BAND_BYTES, Buffer
-from distributed_core.protocol.foreign import travels_by_value
+from distributed_core.protocol.modules import travels_by_value
 
 Frames = list[Any]
 

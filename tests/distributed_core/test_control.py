@@ -351,3 +351,12 @@ def test_a_client_with_more_weight(nannied: str) -> None:
             Client.current()
     with pytest.raises(ConnectError, match="weight"):
         Client(nannied, timeout=5, weight=-1.0)
+
+
+def test_what_is_built_on_a_cancelled_future_is_cancelled_and_the_client_goes_on(pair: Client) -> None:
+    doomed = pair.submit(inc, 1)
+    doomed.cancel()
+    after = pair.submit(inc, pair.submit(inc, doomed))
+    with pytest.raises(TaskCancelled, match="cancelled or released"):
+        after.result(timeout=20)
+    assert pair.submit(inc, 1).result(timeout=20) == 2

@@ -46,8 +46,12 @@ def on_submission(ledger: Ledger, client: ClientPeer, message: messages.Submissi
             function = client.functions.get(digest)
             try:
                 needs = tuple([client.tasks[each] for each in inputs])
-            except (KeyError, TypeError):
-                raise Misbehaved("it submitted a task on a future that it does not hold") from None
+            except KeyError:
+                # Cancelled meanwhile, by whomever; what is built on this one comes here too.
+                ledger.send(client.id, messages.Cancelled(number, "it needs a future that was cancelled or released"))
+                continue
+            except TypeError:
+                raise Misbehaved("it submitted a task whose inputs are no numbers") from None
             if function is None or len(set(inputs)) != len(inputs):
                 raise Misbehaved("it submitted a task with an unknown function or with an input twice")
             task = new_task(ledger, key, function, payload, needs, priority, client.share, options_of(options))
