@@ -22,7 +22,7 @@ from distributed_core.machines.worker import WorkerMachine
 from distributed_core.sim import simulate
 
 SEEDS = int(os.environ.get("SIM_SEEDS", "200"))
-PLANTED_SEEDS = 150
+PLANTED_SEEDS = 400
 
 
 def test_every_world_ends_well() -> None:
