@@ -40,14 +40,20 @@ def _port_8786() -> None:
 @pytest.mark.usefixtures("_port_8786")
 def test_the_python_blocks_in_order(environment: dict[str, str], tmp_path: Path) -> None:
     python = blocks("python")
-    assert len(python) == 4
+    assert len(python) == 5
     script = tmp_path / "readme.py"
     script.write_text("\n".join(python))
     done = subprocess.run(
         [sys.executable, str(script)], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=100
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["285", "6"]
+    assert done.stdout.splitlines() == [
+        "285",
+        "{'half': 0.5, 'tasks in tasks': 10}",
+        "3 [0.5]",
+        "half is done",
+        "6",
+    ]
 
 
 @pytest.mark.usefixtures("_port_8786")

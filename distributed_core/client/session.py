@@ -70,6 +70,8 @@ class Session:
         self._listener: asyncio.Task[None] | None = None
         self._outbox: list[Any] = []
         self._released: deque[Cell] = deque()
+        #: Released while somebody waited for them.
+        self._missed: list[Cell] = []
         self._waking = False
         self._callbacks: ThreadPoolExecutor | None = None
         self._functions: dict[bytes, None] = {}
@@ -162,6 +164,10 @@ class Session:
             self._outbox.append(messages.Submission(functions, tasks))
         self._wake()
 
+    def has_function(self, digest: bytes) -> bool:
+        """Tell whether this function is on its way to the scheduler, or there."""
+        return digest in self._functions
+
     def needs_function(self, digest: bytes) -> bool:
         """Tell, once, that the scheduler does not have this function yet; called under the cells' lock."""
         if digest in self._functions:
@@ -189,9 +195,14 @@ class Session:
             return
         with self.cells.lock:
             self.settle_releases()
+            missed, self._missed = self._missed, []
             # The list stays the same one: another thread may be about to append to it.
             outbox = self._outbox[:]
             del self._outbox[: len(outbox)]
+        for cell in missed:
+            # Somebody waits for what another thread released: there will be no more news of it.
+            cell.reason = ("TaskCancelled", "its last future was released", None)
+            self.cells.finish(cell, states.CANCELLED)
         channel = self._channel
         for message in outbox:
             channel.send(message)
@@ -208,6 +219,8 @@ class Session:
             cell = self._released.popleft()
             if self.cells.drop(cell):
                 gone.append(cell.number)
+                if cell.waiters:
+                    self._missed.append(cell)
         for start in range(0, len(gone), CHUNK_TASKS):
             self._outbox.append(messages.Release(gone[start : start + CHUNK_TASKS]))
 

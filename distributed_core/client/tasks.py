@@ -213,7 +213,8 @@ class TaskCalls(Connected):
             known = self._digests.get(function)
         except TypeError:
             known = None
-        if known is not None and known[2].holds(function):
+        # What was dumped may never have left, where an argument of its call could not be sent.
+        if known is not None and self._session.has_function(known[0]) and known[2].holds(function):
             return known[0], known[1], []
         body = payloads.dumps_function(function)
         digest = payloads.function_digest(body)
@@ -279,6 +280,8 @@ class TaskCalls(Connected):
         """
         if errors not in ("raise", "skip"):
             raise ValueError(f"errors is 'raise' or 'skip', not {errors!r}")
+        if not isinstance(futures, Future | list | tuple | set | frozenset | dict) and isinstance(futures, Iterable):
+            futures = list(futures)  # a generator, or a view of a dict
         return self._answer(self._gather(futures, errors))
 
     async def _gather(self, futures: Any, errors: str) -> Any:
@@ -298,7 +301,8 @@ class TaskCalls(Connected):
                 values[cell.number] = found
             elif errors == "raise":
                 raise cell.exception()
-        return _rebuild(futures, values)
+        gathered = _rebuild(futures, values)
+        return None if gathered is _SKIP else gathered
 
     async def _result(self, cell: Cell, timeout: float | None) -> Any:
         await asyncio.wait_for(self._session.settled([cell]), timeout)
@@ -383,5 +387,7 @@ def _rebuild(data: Any, values: dict[int, Any]) -> Any:
         return {key: value for key, value in made.items() if value is not _SKIP}
     if isinstance(data, (list, tuple, set, frozenset)):
         rebuilt = [_rebuild(each, values) for each in data]
+        if hasattr(data, "_fields"):
+            return type(data)(*(None if each is _SKIP else each for each in rebuilt))  # type: ignore[arg-type]
         return type(data)([each for each in rebuilt if each is not _SKIP])
     return data

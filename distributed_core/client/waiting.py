@@ -162,8 +162,14 @@ class as_completed:
         return not self._left
 
     def next_batch(self, block: bool = True) -> list[Any]:
-        """Return all that are done, at least one unless `block` is false; nothing where all were handed out."""
-        batch = [next(self)] if block and self._left else []
+        """Return all that are done, at least one unless `block` is false.
+
+        Raises
+        ------
+        StopIteration
+            All were handed out.
+        """
+        batch = [next(self)] if block else []
         while self._left and not self._done.empty():
             future = self._done.get_nowait()
             if self._hand_out(future):

@@ -8,10 +8,12 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
 from distributed_core import Client, as_completed, fire_and_forget, wait
+from distributed_core.errors import NotSerializable, TaskCancelled
 
 pytestmark = pytest.mark.process
 
@@ -55,7 +57,9 @@ def test_as_completed_in_batches_and_with_more_on_the_way(client: Client) -> Non
             waiting.update(client.map(inc, range(20, 25)))
     assert seen >= 15
     assert waiting.is_empty()
-    assert waiting.next_batch() == []
+    with pytest.raises(StopIteration):
+        waiting.next_batch()
+    assert waiting.next_batch(block=False) == []
     assert waiting.count() == 0
 
 
@@ -167,3 +171,47 @@ def test_a_blocking_client_inside_a_running_loop_as_in_notebooks(cluster: str) -
             return int(client.submit(inc, 1).result(timeout=20)) + sum(client.gather(client.map(inc, range(3))))
 
     assert asyncio.run(cell()) == 8
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
+
+
+def test_gather_of_whatever_holds_futures(client: Client) -> None:
+    futures = {"a": client.submit(inc, 1), "b": client.submit(inc, 2)}
+    assert client.gather(futures.values()) == [2, 3]
+    assert client.gather(each for each in futures.values()) == [2, 3]
+    assert client.gather(Pair(futures["a"], [futures["b"]])) == Pair(2, [3])
+    bad = client.submit(fail, 1)
+    assert client.gather(bad, errors="skip") is None
+    assert client.gather([futures["a"], bad, (bad, futures["b"])], errors="skip") == [2, (3,)]
+
+
+def test_a_call_that_could_not_be_sent_does_not_spoil_the_next(client: Client) -> None:
+    def first_seen_here(x: Any) -> Any:
+        return x
+
+    with pytest.raises(NotSerializable):
+        client.submit(first_seen_here, threading.Lock())
+    assert client.submit(first_seen_here, 3).result(timeout=20) == 3
+
+
+def test_who_waits_for_what_another_thread_releases_hears_of_it(client: Client, tmp_path: Path) -> None:
+    future = client.submit(wait_for_file, str(tmp_path / "go"))
+    heard: list[BaseException] = []
+
+    def wait_for_it() -> None:
+        try:
+            future.result(timeout=20)
+        except BaseException as error:
+            heard.append(error)
+
+    thread = threading.Thread(target=wait_for_it)
+    thread.start()
+    while not future._cell.waiters:
+        time.sleep(0.001)
+    future.release()
+    thread.join(20)
+    (tmp_path / "go").touch()
+    assert [type(error) for error in heard] == [TaskCancelled]
