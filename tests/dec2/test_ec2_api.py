@@ -55,7 +55,7 @@ def up_options(cloud: TestCloud, count: int = 3) -> list[str]:
     return ["up", "--name", "c", "--count", str(count), "--type", "m5.large", *key]
 
 
-@pytest.mark.parametrize("count", [1, 2, 16, 500])
+@pytest.mark.parametrize("count", [1, 2, 16, pytest.param(500, marks=pytest.mark.slow)])
 def test_the_number_of_calls_does_not_depend_on_the_count(light_cloud: TestCloud, count: int) -> None:
     up(spec(light_cloud, count))
     made = Counter(light_cloud.actions())

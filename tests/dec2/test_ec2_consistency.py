@@ -100,6 +100,7 @@ def test_a_group_of_that_name_that_is_not_ours_stays(light_cloud: TestCloud) -> 
     assert light_cloud.leftovers() == {"groups": [theirs]}
 
 
+@pytest.mark.slow
 def test_no_filter_has_more_values_than_ec2_takes(light_cloud: TestCloud) -> None:
     up(spec(light_cloud, 250))
     destroy()
@@ -108,6 +109,7 @@ def test_no_filter_has_more_values_than_ec2_takes(light_cloud: TestCloud) -> Non
     assert light_cloud.leftovers() == {}
 
 
+@pytest.mark.slow
 def test_destroy_makes_as_many_calls_for_250_as_for_2(light_cloud: TestCloud) -> None:
     made = []
     for count in (2, 250):
@@ -187,6 +189,7 @@ def test_a_subnet_is_used_and_checked_first(light_cloud: TestCloud) -> None:
     assert light_cloud.leftovers() == {}
 
 
+@pytest.mark.slow
 def test_two_at_once_make_one_cluster(light_cloud: TestCloud) -> None:
     """The group's name is the lock, the first host key counts for both, and the client tokens are the same."""
     options = [sys.executable, "-m", "tests.dec2.paper", *up_options(light_cloud)]

@@ -183,6 +183,7 @@ with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as peer:
 """
 
 
+@pytest.mark.slow
 def test_a_peer_that_floods_starves_nobody() -> None:
     packets = b"".join(map(bytes, encode_packet(encode([[1, 2, 3]])))) * 20_000
 

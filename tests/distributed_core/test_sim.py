@@ -32,6 +32,7 @@ def test_every_world_ends_well() -> None:
     assert sum(outcome.futures for outcome in outcomes) > 20 * SEEDS
 
 
+@pytest.mark.slow
 def test_same_seed_same_trace_under_two_hash_seeds() -> None:
     code = "from distributed_core.sim import simulate; print([simulate(seed).trace for seed in range(40)])"
     traces = {
@@ -100,6 +101,7 @@ def test_finds_a_lost_answer_to_a_recall(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found_by_simulation()
 
 
+@pytest.mark.slow
 def test_finds_resources_that_are_not_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FROM_WORKER, messages.Departure, lambda *_: None)
     assert found_by_simulation()
