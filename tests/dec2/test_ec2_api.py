@@ -109,6 +109,7 @@ def test_user_data_holds_one_single_use_key_and_no_other_secret(light_cloud: Tes
         assert (scheduler.private_address in text) is (node.role == "worker")
 
 
+@pytest.mark.slow
 def test_up_twice_is_one_cluster_and_more_is_added(light_cloud: TestCloud) -> None:
     first = up(spec(light_cloud, 3))
     light_cloud.settle()
@@ -121,6 +122,7 @@ def test_up_twice_is_one_cluster_and_more_is_added(light_cloud: TestCloud) -> No
     assert light_cloud.leftovers() == {}
 
 
+@pytest.mark.slow
 def test_another_machine_lists_and_destroys(
     light_cloud: TestCloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -188,6 +190,7 @@ def test_throttling_is_waited_out(light_cloud: TestCloud) -> None:
     assert len(up(spec(light_cloud, 2)).inventory.nodes) == 2
 
 
+@pytest.mark.slow
 def test_instances_that_ended_are_replaced_and_not_answered_again(light_cloud: TestCloud) -> None:
     first = up(spec(light_cloud, 2))
     light_cloud.settle()

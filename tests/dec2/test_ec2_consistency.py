@@ -27,6 +27,7 @@ def _state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, light_cloud: TestClo
     monkeypatch.setenv("DEC2_CALLER_CIDR", f"{light_cloud.caller_address}/32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("describes", [1, 2, 4])
 def test_up_waits_for_what_is_not_shown_yet(light_cloud: TestCloud, describes: int) -> None:
     light_cloud.visible_after = describes
@@ -39,6 +40,7 @@ def test_up_waits_for_what_is_not_shown_yet(light_cloud: TestCloud, describes: i
     assert light_cloud.leftovers() == {}
 
 
+@pytest.mark.slow
 def test_a_resumed_up_finds_what_is_not_shown_yet(light_cloud: TestCloud, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process comes at once after the first one's end: the client tokens find what it cannot see."""
     up(spec(light_cloud, 3))
@@ -53,6 +55,7 @@ def test_a_resumed_up_finds_what_is_not_shown_yet(light_cloud: TestCloud, monkey
     assert light_cloud.leftovers() == {}
 
 
+@pytest.mark.slow
 def test_destroy_ends_instances_that_were_not_shown_to_it(light_cloud: TestCloud) -> None:
     """The group is a fence: it cannot be deleted while there is anything in it."""
     up(spec(light_cloud, 2))
@@ -64,6 +67,7 @@ def test_destroy_ends_instances_that_were_not_shown_to_it(light_cloud: TestCloud
     assert light_cloud.leftovers() == {}
 
 
+@pytest.mark.slow
 def test_a_new_group_that_other_calls_do_not_know_yet(light_cloud: TestCloud) -> None:
     text = "The security group does not exist"
     first = light_cloud.faults.error("AuthorizeSecurityGroupIngress", "InvalidGroup.NotFound", message=text, times=2)
@@ -76,6 +80,7 @@ def test_a_new_group_that_other_calls_do_not_know_yet(light_cloud: TestCloud) ->
     assert light_cloud.leftovers() == {}
 
 
+@pytest.mark.slow
 def test_a_group_that_exists_and_is_not_shown_is_adopted(light_cloud: TestCloud) -> None:
     up(spec(light_cloud, 2))
     destroy()
@@ -176,6 +181,7 @@ def test_a_password_does_not_get_into_user_data(light_cloud: TestCloud) -> None:
     assert light_cloud.leftovers() == {}
 
 
+@pytest.mark.slow
 def test_a_subnet_is_used_and_checked_first(light_cloud: TestCloud) -> None:
     client = light_cloud.client("ec2")
     subnet = client.describe_subnets()["Subnets"][0]["SubnetId"]
@@ -202,6 +208,7 @@ def test_two_at_once_make_one_cluster(light_cloud: TestCloud) -> None:
     assert light_cloud.leftovers() == {}
 
 
+@pytest.mark.slow
 def test_what_nodes_have_for_life_is_held_against_the_next_up(light_cloud: TestCloud) -> None:
     """On any machine: it stands in the tags."""
     up(spec(light_cloud, 2, nthreads=3))

@@ -114,6 +114,7 @@ def test_the_wheelhouse_may_bring_its_own_pip(cache: Path, tmp_path: Path) -> No
     ]
 
 
+@pytest.mark.slow
 def test_pip_runs_from_its_wheel_in_an_environment_without_pip(tmp_path: Path) -> None:
     """As on a node whose Python has no ensurepip."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)

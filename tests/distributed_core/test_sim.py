@@ -82,6 +82,7 @@ def test_finds_a_replica_that_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -
     assert found_by_simulation()
 
 
+@pytest.mark.slow
 def test_finds_a_withdrawal_that_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(WorkerMachine._FROM_SCHEDULER, messages.Withdrawal, lambda *_: None)
     assert found_by_simulation()

@@ -85,12 +85,14 @@ def test_machines_do_not_start_outside_of_a_namespace(monkeypatch: pytest.Monkey
         pass
 
 
+@pytest.mark.slow
 def test_wrong_usage_ends_with_2_and_the_usage() -> None:
     done = run("nonsense")
     assert done.returncode == 2
     assert "python -m moto_fixtures isolate" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("required", "code"), [("0", 0), ("1", 1)])
 def test_a_host_that_cannot_skips_or_fails_and_says_why(tmp_path: Path, required: str, code: int) -> None:
     environment = {**os.environ, "PATH": str(tmp_path), "DEC2_REQUIRE_CLOUD": required}

@@ -54,6 +54,7 @@ def test_orders_for_the_same_call_come_one_after_the_other(light_cloud: TestClou
     light_cloud.client().describe_vpcs()
 
 
+@pytest.mark.slow
 def test_a_client_that_tries_again_gets_through_throttling(light_cloud: TestCloud) -> None:
     light_cloud.faults.throttle("DescribeVpcs", times=2)
     patient(light_cloud).describe_vpcs()  # type: ignore[attr-defined]
