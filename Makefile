@@ -14,6 +14,8 @@ NAME ?= demo
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable .
+	# An editable installation has no byte-code until it ran once, and none ever under PYTHONDONTWRITEBYTECODE.
+	$(BIN)/python -m compileall -q distributed_core dec2
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed

@@ -11,10 +11,7 @@ import inspect
 import io
 import logging
 import os
-import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -200,6 +197,8 @@ class UploadFile(WorkerPlugin):
         self.name = f"upload-{file.name}"
 
     def setup(self, worker: Any) -> None:
+        import tempfile
+
         folder = tempfile.mkdtemp(prefix="upload-", dir=worker.uploads_folder())
         target = os.path.join(folder, self.filename)
         with open(target, "wb") as file:
@@ -291,6 +290,8 @@ class UploadDirectory(NannyPlugin):
         self.data = held.getvalue()
 
     def setup(self, nanny: Any) -> None:
+        import shutil
+        import tempfile
         import zipfile
 
         where = nanny.local_directory or nanny.uploads_folder()
@@ -358,6 +359,8 @@ class PipInstall(NannyPlugin):
 
     def setup(self, nanny: Any) -> None:
         import fcntl
+        import subprocess
+        import tempfile
 
         argv = [sys.executable, "-m", "pip", "install", *self.pip_options, *self.packages]
         # Nannies of one machine share its packages, and two installations at once spoil each other.

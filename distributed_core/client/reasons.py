@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 from pathlib import Path
@@ -64,7 +63,11 @@ class ReasonCalls(Asking):
 
     async def _dump_state(self, path: Path) -> None:
         text = json.dumps(await self._ask("dump_state"), indent=1, default=str).encode()
-        path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
+        if path.suffix == ".gz":
+            import gzip
+
+            text = gzip.compress(text)
+        path.write_bytes(text)
 
 
 def _name(key: Any) -> str:

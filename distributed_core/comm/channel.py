@@ -11,7 +11,6 @@ from distributed_core import messages
 from distributed_core.comm.address import Address, format_address
 from distributed_core.comm.credential import Credential
 from distributed_core.comm.stream import Stream
-from distributed_core.comm.tcp import connect
 from distributed_core.errors import ConnectError, ConnectionLost, ProtocolError, Refused, RemoteError
 from distributed_core.protocol.codec import encode
 
@@ -163,6 +162,9 @@ async def open_channel(
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
+    # Tornado's streams are a good part of what the client imports; it is loaded where the first one is opened.
+    from distributed_core.comm.tcp import connect
+
     stream = await connect(address, credential, timeout_s)
     channel = Channel(stream)
     greeting = {"python": platform.python_version(), **(details or {})}

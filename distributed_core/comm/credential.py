@@ -7,11 +7,9 @@ cannot is out. So host names are not checked (nodes come and go under any name),
 from __future__ import annotations
 
 import contextlib
-import datetime
 import os
 import ssl
 import stat
-import tempfile
 from functools import cached_property
 from pathlib import Path
 
@@ -62,6 +60,8 @@ class Credential:
 
 def generate() -> bytes:
     """Return a new credential as PEM: an EC P-256 private key, and its self-signed certificate."""
+    import datetime
+
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -97,6 +97,8 @@ def write_new(path: str | os.PathLike[str]) -> bool:
     CredentialError
         The folder cannot be written.
     """
+    import tempfile
+
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -6,7 +6,6 @@ A module is taken for one that workers have if it belongs to Python, or is insta
 from __future__ import annotations
 
 import sys
-import sysconfig
 from functools import cache
 from types import ModuleType
 
@@ -75,4 +74,6 @@ def _is_absent(name: str, module: ModuleType) -> bool:
 
 @cache
 def _standard() -> tuple[str, ...]:
+    import sysconfig
+
     return tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
