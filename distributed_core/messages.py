@@ -2,7 +2,7 @@
 
 A message is a named tuple; on the wire it is an array whose first element is its place in `WORDS`. So a new word goes
 to the end of that tuple, and a changed one raises `PROTOCOL_VERSION`. What a message carries of the user's (`Payload`)
-is a list of opaque frames that the scheduler forwards and never opens.
+is opaque to the scheduler, which forwards it and never opens it.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 from distributed_core.errors import ProtocolError
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
-Payload = list[Any]
-"""Opaque frames: bytes, or out-of-band buffers of the codec."""
+Payload = bytes | list[Any]
+"""What the scheduler never opens: bytes, or a list of frames that are bytes or out-of-band buffers of the codec."""
 
 
 # --- any connection -------------------------------------------------------------------------------
@@ -381,9 +381,9 @@ _TYPES: dict[str, Any] = {
     "dict[str, Any]": dict,
     "list[Any]": list,
     "list[int]": list,
-    "Payload": list,
+    "Payload": (bytes, list),
     "list[Any] | None": (list, type(None)),
-    "Payload | None": (list, type(None)),
+    "Payload | None": (bytes, list, type(None)),
     "Any": object,
 }
 _SHAPES: tuple[tuple[Any, ...], ...] = tuple(

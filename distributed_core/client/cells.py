@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from distributed_core import errors
 from distributed_core.protocol import payload as payloads
@@ -44,9 +43,9 @@ class Cell:
         self.name = name
         self.key = key
         self.status = PENDING
-        self.payload: list[Any] | None = None
+        self.payload: payloads.Frames | None = None
         self.nbytes = 0
-        self.reason: tuple[str, str, list[Any] | None] | None = None
+        self.reason: tuple[str, str, payloads.Frames | None] | None = None
         self.waiters: list[Callable[[], None]] | None = None
         self.refs = 0
         self.task: tuple[int, str] | None = None

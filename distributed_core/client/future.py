@@ -223,10 +223,10 @@ def wait_here(client: Client, cell: Cell, timeout: float | None) -> None:
         raise TimeoutError(f"{cell.name} was not done within {timeout:g} s")
 
 
-def content_key(name: str, digest: bytes, frames: list[Any], references: list[Any]) -> str:
+def content_key(name: str, digest: bytes, frames: payloads.Frames, references: list[Any]) -> str:
     """Return the name of a task by its function and arguments, the same in every process."""
     content = blake2b(digest, digest_size=16)
-    for frame in frames:
+    for frame in [frames] if isinstance(frames, bytes) else frames:
         content.update(frame if isinstance(frame, bytes) else frame.view)
     for future in references:
         content.update(future.key.encode())

@@ -8,6 +8,7 @@ from typing import Any
 
 from distributed_core.client.asking import ON_ERROR, Asking, outcome_of
 from distributed_core.errors import NotSerializable, UsageError
+from distributed_core.messages import Payload
 from distributed_core.plugins import NannyPlugin, SchedulerPlugin, UploadFile, WorkerCallback, WorkerPlugin, plugin_name
 from distributed_core.protocol import payload as payloads
 
@@ -155,7 +156,7 @@ class PluginCalls(Asking):
             raise UsageError(f"setup is something to call, not {type(setup).__name__}")
         return self.register_plugin(WorkerCallback(setup))
 
-    async def _register(self, book: str, name: str, payload: list[Any]) -> dict[str, Any]:
+    async def _register(self, book: str, name: str, payload: Payload) -> dict[str, Any]:
         answers = await self._ask("plugin_register", kind=book, name=name, payload=payload)
         for answer in answers.values():
             well, value = outcome_of(answer)

@@ -25,6 +25,7 @@ from distributed_core.errors import (
     ProtocolError,
     RemoteError,
 )
+from distributed_core.messages import Payload
 from distributed_core.versions import own_versions
 
 logger = logging.getLogger(__name__)
@@ -206,7 +207,8 @@ class Session:
         channel = self._channel
         for message in outbox:
             channel.send(message)
-            if type(message) is messages.Submission and len(message.tasks) >= CHUNK_TASKS // 2:
+            if _weight(message) >= CHUNK_TASKS // 2:
+                # A packet of its own: the scheduler opens each in one go, and others wait meanwhile.
                 channel.stream.flush()
 
     def settle_releases(self) -> None:
@@ -329,7 +331,7 @@ class Session:
 
     # --- data -------------------------------------------------------------------------------------
 
-    async def fetch(self, cells: list[Cell]) -> dict[int, list[Any] | NotSerializable]:
+    async def fetch(self, cells: list[Cell]) -> dict[int, Payload | NotSerializable]:
         """Return the payloads of finished cells by number, from wherever they are; wait for what is computed again.
 
         In place of a result that cannot leave its worker stands the exception that says so.
@@ -339,7 +341,7 @@ class Session:
         ConnectionLost
             No worker gives a result after many tries.
         """
-        got: dict[int, list[Any] | NotSerializable] = {}
+        got: dict[int, Payload | NotSerializable] = {}
         for attempt in range(GATHER_TRIES):
             missing = [cell for cell in cells if cell.number not in got and cell.status == states.FINISHED]
             for cell in missing:
@@ -406,7 +408,7 @@ class Session:
                 self._unreachable[address] = None
         return await self.call("relay", {"address": address, "op": op, "arguments": arguments})
 
-    async def scatter(self, items: list[tuple[Cell, list[Any], int]], workers: list[str] | None = None) -> None:
+    async def scatter(self, items: list[tuple[Cell, Payload, int]], workers: list[str] | None = None) -> None:
         """Bring data, (cell, frames, bytes) each, to the workers that the scheduler names.
 
         Raises
@@ -437,6 +439,13 @@ class Session:
         finally:
             for cell, _, _ in items:
                 self._placements.pop(cell.number).cancel()
+
+
+def _weight(message: Any) -> int:
+    kind = type(message)
+    if kind is messages.Submission:
+        return len(message.tasks)
+    return len(message.numbers) if kind is messages.Release else 1
 
 
 def _warn(notice: messages.Notice) -> None:

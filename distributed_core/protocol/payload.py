@@ -19,7 +19,8 @@ from distributed_core.errors import NotSerializable
 from distributed_core.protocol.codec import OUT_OF_BAND_BYTES, Buffer
 from distributed_core.protocol.modules import travels_by_value
 
-Frames = list[Any]
+Frames = bytes | list[Any]
+"""A pickle; or, where it is large or has out-of-band buffers, a list of it and of them."""
 
 _SMALL_ITEMS_MAX = 16
 _SMALL_DEPTH_MAX = 3
@@ -41,7 +42,7 @@ _context = _Context()
 
 
 def dumps(value: Any) -> Frames:
-    """Return `value` as frames: its pickle, then its out-of-band buffers.
+    """Return `value` as frames: its pickle alone, or in a list with its out-of-band buffers.
 
     Raises
     ------
@@ -49,7 +50,7 @@ def dumps(value: Any) -> Frames:
         It cannot be pickled.
     """
     if type(value) in _PLAIN:
-        return [pickle.dumps(value, 5)]
+        return pickle.dumps(value, 5)
     buffers: list[pickle.PickleBuffer] = []
     try:
         try:
@@ -68,8 +69,9 @@ def dumps(value: Any) -> Frames:
     except Exception as error:
         text = f"{type(value).__name__} cannot be sent to another process ({type(error).__name__}: {error})"
         raise NotSerializable(text) from error
-    first = body if len(body) < OUT_OF_BAND_BYTES else Buffer(body)
-    return [first, *map(_buffer, buffers)] if buffers else [first]
+    if len(body) < OUT_OF_BAND_BYTES:
+        return [body, *map(_buffer, buffers)] if buffers else body
+    return [Buffer(body), *map(_buffer, buffers)]
 
 
 def _buffer(part: pickle.PickleBuffer) -> Buffer:
@@ -81,6 +83,8 @@ def _buffer(part: pickle.PickleBuffer) -> Buffer:
 
 def loads(frames: Frames) -> Any:
     """Return the value that `frames` hold."""
+    if isinstance(frames, bytes):
+        return pickle.loads(frames)
     first = frames[0]
     body = first.view if isinstance(first, Buffer) else first
     if len(frames) == 1:
@@ -108,7 +112,8 @@ def dumps_function(function: Callable[..., Any]) -> bytes:
         It, or what it closes over, cannot be pickled.
     """
     frames = dumps(function)
-    return pickle.dumps([bytes(part.view) if isinstance(part, Buffer) else part for part in frames], 5)
+    parts = [frames] if isinstance(frames, bytes) else frames
+    return pickle.dumps([bytes(part.view) if isinstance(part, Buffer) else part for part in parts], 5)
 
 
 def loads_function(body: bytes) -> Callable[..., Any]:
@@ -137,7 +142,7 @@ def dumps_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Frames, l
         An argument cannot be pickled.
     """
     if not kwargs and all(type(each) in _PLAIN for each in args):
-        return [pickle.dumps((args, kwargs), 5)], []
+        return pickle.dumps((args, kwargs), 5), []
     found: dict[int, tuple[int, Any]] = {}
     _context.collecting.append(found)
     try:
@@ -240,6 +245,8 @@ def _stand_in(error: BaseException, traceback: TracebackType | None) -> Frames:
 
 
 def _copied(frames: Frames) -> Frames:
+    if isinstance(frames, bytes):
+        return frames
     return [Buffer(bytes(part.view)) if isinstance(part, Buffer) else part for part in frames]
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from distributed_core import messages
 from distributed_core.comm.channel import open_channel
 from distributed_core.errors import ConnectionLost, EngineError, UsageError
+from distributed_core.messages import Payload
 from distributed_core.servers import executor
 from distributed_core.servers.errands import Guests, Outcome, aside, run_errand
 from distributed_core.servers.preloads import Preloads
@@ -139,10 +140,10 @@ class Attendance:
 
     # --- handlers ---------------------------------------------------------------------------------
 
-    async def _handle_run(self, body: bytes, payload: list[Any], wait: bool = True, **context: Any) -> Outcome:
+    async def _handle_run(self, body: bytes, payload: Payload, wait: bool = True, **context: Any) -> Outcome:
         return await run_errand(self._worker, body, payload, wait)
 
-    async def _handle_plugin_add(self, name: str, stamp: str, payload: list[Any], **context: Any) -> Outcome:
+    async def _handle_plugin_add(self, name: str, stamp: str, payload: Payload, **context: Any) -> Outcome:
         outcome = await self.guests.add(name, stamp, payload)
         self._note_watchers()
         return outcome

@@ -13,6 +13,7 @@ from typing import Any
 
 from distributed_core.context import context
 from distributed_core.errors import NotSerializable
+from distributed_core.messages import Payload
 from distributed_core.protocol import payload as payloads
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ async def failed(error: BaseException) -> Outcome:
     return [False, frames, f"{type(error).__name__}: {error}"[:500]]
 
 
-async def run_errand(server: Any, body: bytes, payload: list[Any], wait: bool = True) -> Outcome:
+async def run_errand(server: Any, body: bytes, payload: Payload, wait: bool = True) -> Outcome:
     """Open a function and its arguments, call it, and return what came of it.
 
     A parameter `dask_worker` or `worker` (on a nanny also `nanny`) that the caller left out gets the server.
@@ -131,7 +132,7 @@ class Guests:
             self._folder = tempfile.mkdtemp(prefix="distributed_core-")
         return self._folder
 
-    async def add(self, name: str, stamp: str, payload: list[Any]) -> Outcome:
+    async def add(self, name: str, stamp: str, payload: Payload) -> Outcome:
         """Set a plugin up, in place of an older one of that name."""
         async with self._lock:
             if self._kept.get(name, ("", None))[0] == stamp:

@@ -31,6 +31,7 @@ from distributed_core.machines.worker.events import (
     RunStarted,
     WorkerEvent,
 )
+from distributed_core.messages import Payload
 from distributed_core.protocol import payload as payloads
 from distributed_core.protocol import programs
 from distributed_core.protocol.actors import ActorBox
@@ -64,7 +65,7 @@ class Work(NamedTuple):
     run: int
     task: int
     body: Body
-    payload: list[Any]
+    payload: Payload
     inputs: list[Any]
     timed: bool
 
@@ -296,7 +297,7 @@ def _raise_in(thread: int, error: type[BaseException] | None) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), target)
 
 
-def describe(error: BaseException) -> tuple[list[Any], str]:
+def describe(error: BaseException) -> tuple[Payload, str]:
     """Return an exception as it travels: the opaque frames, and one line for people."""
     try:
         text = f"{type(error).__name__}: {error}"[:500]

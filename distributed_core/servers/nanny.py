@@ -23,6 +23,7 @@ from distributed_core.comm.address import Address
 from distributed_core.comm.channel import open_channel
 from distributed_core.errors import EngineError, UsageError
 from distributed_core.machines import nanny as words
+from distributed_core.messages import Payload
 from distributed_core.quantities import checked_resources
 from distributed_core.servers.errands import Guests, Outcome, run_errand
 from distributed_core.servers.preloads import Preloads
@@ -337,10 +338,10 @@ class Nanny(Server):
             self.feed(words.RestartWanted())
         return "OK"
 
-    async def _handle_run(self, body: bytes, payload: list[Any], wait: bool = True, **context: Any) -> Outcome:
+    async def _handle_run(self, body: bytes, payload: Payload, wait: bool = True, **context: Any) -> Outcome:
         return await run_errand(self, body, payload, wait)
 
-    async def _handle_plugin_add(self, name: str, stamp: str, payload: list[Any], **context: Any) -> Outcome:
+    async def _handle_plugin_add(self, name: str, stamp: str, payload: Payload, **context: Any) -> Outcome:
         if not self.guests.missing({name: stamp}):
             return [True, [], ""]
         outcome = await self.guests.add(name, stamp, payload)

@@ -32,8 +32,9 @@ RELAYED = ("get_data", "put_data", "actor_call", "actor_get")
 
 #: How long a nanny has to tell how its process ended, where a task is to be convicted of that.
 DEATH_REPORT_S = 2.0
-#: Tasks, or messages, that are applied in one turn of the loop.
-PART_WEIGHT = 1000
+#: Tasks, or messages, that are applied at once: each peer has its part in a turn of the loop, and a turn should not
+#: take tens of milliseconds.
+PART_WEIGHT = 400
 
 
 class Scheduler(Server):

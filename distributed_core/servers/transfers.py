@@ -84,7 +84,7 @@ class Transfers:
     async def _handle_get_data(self, tasks: list[int]) -> list[Any]:
         """Return `[task, frames, None]`, or `[task, None, sentence]` where the data cannot be serialized."""
         data = self._worker.data
-        found = []
+        found: list[Any] = []
         for task in tasks:
             if task not in data:
                 continue

@@ -289,7 +289,7 @@ def test_tasks_leave_in_order_and_are_released(client: Client, sent: list[Any]) 
     # One function for each prefix, with what is the same for all its tasks: little is left for each.
     functions = [each for message in sent if type(message) is Submission for each in message.functions]
     assert sorted(name for _, name, _ in functions)[0] == "lambda" and len(functions) <= 4
-    sizes = [len(task[3][0]) for task in tasks if not task[4]]
+    sizes = [len(task[3]) for task in tasks if not task[4]]
     assert max(sizes) < 60
 
 

@@ -202,7 +202,7 @@ def test_a_worker_that_ends_itself_over_a_stubborn_task_blames_nobody() -> None:
     other = bench.worker(nthreads=2)
     (run,) = bench.runs(other)
     task = bench.machine.ledger.tasks[run.task]
-    assert (task.suspect, task.deaths) == (False, 0)
+    assert task.troubles is None
 
 
 def test_an_idle_worker_takes_what_waits_behind_a_long_task_and_it_comes_to_rest() -> None:

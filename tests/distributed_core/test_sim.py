@@ -114,7 +114,9 @@ def test_finds_resources_that_are_given_twice(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_finds_suspects_that_have_company(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SchedulerMachine, "_suspect", lambda self, task, alone: setattr(task, "alone_deaths", 9))
+    monkeypatch.setattr(
+        SchedulerMachine, "_suspect", lambda self, task, alone: setattr(task.trouble(), "alone_deaths", 9)
+    )
     assert found_by_simulation()
 
 

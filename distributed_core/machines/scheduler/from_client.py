@@ -24,7 +24,7 @@ from distributed_core.machines.scheduler.tasks import (
     TaskOptions,
 )
 
-_TASK = (int, (str, type(None)), bytes, list, list, int, (dict, type(None)))
+_TASK = (int, (str, type(None)), bytes, (bytes, list), list, int, (dict, type(None)))
 _DATUM = (int, (str, type(None)), int)
 
 

@@ -50,8 +50,8 @@ def on_rejection(ledger: Ledger, worker: WorkerPeer, message: messages.Rejection
             disbelieve(ledger, lost, address or worker.address)
     unreachable = checked(message.unreachable, (int, str))
     if unreachable:
-        task.fetch_failures += 1
-    if task.fetch_failures > ledger.settings.allowed_fetch_failures:
+        task.trouble().fetch_failures += 1
+    if task.troubles is not None and task.troubles.fetch_failures > ledger.settings.allowed_fetch_failures:
         addresses = ", ".join(dict.fromkeys(address for _, address in unreachable))
         text = f"worker {worker.address} could not fetch inputs from {addresses}; check the network between workers"
         transitions.fail(ledger, task, Reason("DataUnreachable", text, None))

@@ -143,7 +143,7 @@ class Ledger:
         task.state = new
         detail = ""
         if kind is Ready:
-            if task.suspect:
+            if task.troubles is not None and task.troubles.suspect:
                 self.suspects[task.id] = task
             else:
                 self.shares.push(task.share, task.priority, task.id)

@@ -106,7 +106,9 @@ class SchedulerMachine:
         """Tell whether the loss of this worker would convict the task that it runs alone."""
         peer = self.ledger.workers.get(worker)
         task = self.ledger.tasks.get(peer.alone) if peer is not None and not peer.blameless else None
-        return task is not None and task.alone_deaths >= self.settings.allowed_failures
+        if task is None or task.troubles is None:
+            return False
+        return task.troubles.alone_deaths >= self.settings.allowed_failures
 
     # --- peers come and go ------------------------------------------------------------------------
 
@@ -137,7 +139,10 @@ class SchedulerMachine:
             unreported_s -= state.expected_s
             if started and not worker.blameless:
                 self._suspect(task, task.id == alone)
-            if task.alone_deaths > self.settings.allowed_failures or task.deaths > self.settings.allowed_deaths:
+            troubles = task.troubles
+            if troubles is not None and (
+                troubles.alone_deaths > self.settings.allowed_failures or troubles.deaths > self.settings.allowed_deaths
+            ):
                 transitions.fail(ledger, task, _killed(task, worker, event))
             else:
                 transitions.requeue(ledger, task)
@@ -149,10 +154,11 @@ class SchedulerMachine:
         ledger.outbox.pop(worker.id, None)
 
     def _suspect(self, task: Task, alone: bool) -> None:
-        task.suspect = True
-        task.deaths += 1
+        troubles = task.trouble()
+        troubles.suspect = True
+        troubles.deaths += 1
         if alone:
-            task.alone_deaths += 1
+            troubles.alone_deaths += 1
 
     def _on_client_joined(self, event: events.ClientJoined) -> None:
         client = ClientPeer(event.client, event.id, event.weight)
@@ -266,13 +272,15 @@ class SchedulerMachine:
 
 
 def _killed(task: Task, worker: WorkerPeer, event: events.WorkerLost) -> Reason:
-    times = f"{task.alone_deaths} of them while it ran alone" if task.alone_deaths else "never while it ran alone"
+    troubles = task.trouble()
+    alone = troubles.alone_deaths
+    times = f"{alone} of them while it ran alone" if alone else "never while it ran alone"
     memory = event.memory_bytes or worker.metrics.get("memory_bytes", 0)
     ended = f"ended with exit code {event.exit_code}" if event.exit_code is not None else "died"
     if event.exit_code is not None and event.exit_code < 0:
         ended = f"was killed by signal {-event.exit_code}"
     text = (
-        f"{task.name} is given up: {task.deaths} workers died while they ran it, {times}; the last one "
+        f"{task.name} is given up: {troubles.deaths} workers died while they ran it, {times}; the last one "
         f"({worker.address}) {ended} when it took {memory / 2**20:.0f} MiB of memory; the task probably ends its "
         "process (a crash in native code, or more memory than there is): run it by itself to see"
     )

@@ -7,7 +7,10 @@ from typing import Any
 from distributed_core.ids import FunctionId, PeerId, RunId, TaskId
 from distributed_core.machines.pages import Pages
 from distributed_core.machines.scheduler.fairness import Share
-from distributed_core.machines.scheduler.tasks import Function, Task, TaskOptions
+from distributed_core.machines.scheduler.tasks import Function, Held, Task, TaskOptions
+
+#: States of data up to this size are shared between tasks.
+SHARED_BYTES_MAX = 1024
 
 
 class Lingering:
@@ -42,6 +45,8 @@ class WorkerPeer:
         Its abstract resources, and what of them no run has.
     seceded
         How many of its assigned tasks left their threads' seats.
+    holding
+        The state of a task whose data this worker alone holds, by bytes: what is small comes in few sizes.
     incoming
         How many recalled runs are meant for it.
     alone
@@ -65,6 +70,7 @@ class WorkerPeer:
         "free",
         "functions",
         "held",
+        "holding",
         "host",
         "id",
         "incoming",
@@ -92,7 +98,8 @@ class WorkerPeer:
         self.assigned: dict[TaskId, Task] = {}
         self.arriving: dict[TaskId, Task] = {}
         self.copying: dict[TaskId, Task] = {}
-        self.held: dict[TaskId, Task] = {}
+        self.held: Pages[Task] = Pages()
+        self.holding: dict[int, Held] = {}
         self.functions: dict[FunctionId, None] = {}
         self.lingering: dict[RunId, Lingering] = {}
         self.nbytes = 0
@@ -113,6 +120,15 @@ class WorkerPeer:
     def active(self) -> int:
         """How many runs want a thread of it."""
         return len(self.assigned) - self.seceded + len(self.lingering)
+
+    def held_alone(self, nbytes: int) -> Held:
+        """Return the state of a task whose data only this worker holds."""
+        state = self.holding.get(nbytes)
+        if state is None:
+            state = Held((self,), nbytes)
+            if nbytes <= SHARED_BYTES_MAX:
+                self.holding[nbytes] = state
+        return state
 
     def answers_to(self, names: frozenset[str]) -> bool:
         """Tell whether one of `names` means this worker: its name, its address or its host."""

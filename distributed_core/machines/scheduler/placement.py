@@ -38,7 +38,7 @@ def assign_ready(ledger: Ledger) -> None:
             break
         _, task_id = heapq.heappop(share.queue)
         task = tasks.get(task_id)
-        if task is None or type(task.state) is not Ready or task.suspect:
+        if task is None or type(task.state) is not Ready or (task.troubles is not None and task.troubles.suspect):
             continue
         options = task.options
         if options is None or not (options.workers or options.resources):

@@ -81,8 +81,8 @@ def _ready(ledger: Ledger, task: Task) -> str:
             return demanding
     if task.suspect:
         return (
-            f"is to run alone, because {task.deaths} workers died that may have been running it; it waits until a "
-            "worker has nothing else to do"
+            f"is to run alone, because {task.trouble().deaths} workers died that may have been running it; it waits "
+            "until a worker has nothing else to do"
         )
     front = sum(len(client.share.queue) for client in ledger.clients.values())
     return (
@@ -162,7 +162,7 @@ def whole_state(ledger: Ledger) -> dict[str, Any]:
                 "wants": len(task.wants),
                 "needed": task.needed,
                 "priority": -task.priority,
-                "deaths": task.deaths,
+                "deaths": task.troubles.deaths if task.troubles is not None else 0,
             }
             for task in ledger.tasks.values()
         },

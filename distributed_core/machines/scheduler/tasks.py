@@ -91,7 +91,7 @@ class Arriving(TaskState):
 
 
 class Held(TaskState):
-    """Its data is on these workers."""
+    """Its data is on these workers. It never changes, and tasks share it: see `WorkerPeer.holding`."""
 
     __slots__ = ("nbytes", "workers")
 
@@ -127,6 +127,27 @@ class Want(NamedTuple):
     number: Number
 
 
+class Troubles:
+    """What went wrong with a task.
+
+    Attributes
+    ----------
+    suspect
+        A worker died that may have been running it: it runs alone from now on.
+    deaths, alone_deaths, fetch_failures
+        How often a worker died that may have been running it; how often one died that ran nothing else; how often its
+        inputs could not be fetched.
+    """
+
+    __slots__ = ("alone_deaths", "deaths", "fetch_failures", "suspect")
+
+    def __init__(self, suspect: bool = False) -> None:
+        self.suspect = suspect
+        self.deaths = 0
+        self.alone_deaths = 0
+        self.fetch_failures = 0
+
+
 class TaskOptions(NamedTuple):
     """What few tasks have.
 
@@ -159,34 +180,34 @@ class Task:
         What few tasks have, or None.
     needed
         How many of `users` are waiting, ready or assigned: these keep its data alive.
-    wants
-        The futures of it; these keep its data alive too.
+    client, number
+        The future of it that came first, by its client and its number there; None and 0 if there is none. It keeps the
+        data alive too.
+    sharers
+        The other futures of it, which few tasks have. A million tasks are held at times: nothing is stored for what is
+        rare.
     share
         The client in whose turn it runs.
-    suspect
-        A worker died that may have been running it: it runs alone from now on.
-    deaths, alone_deaths, fetch_failures
-        How often a worker died that may have been running it; how often one died that ran nothing else; how often its
-        inputs could not be fetched.
+    troubles
+        What went wrong with it so far, or None.
     """
 
     __slots__ = (
-        "alone_deaths",
-        "deaths",
-        "fetch_failures",
+        "client",
         "function",
         "id",
         "inputs",
         "key",
         "needed",
+        "number",
         "options",
         "payload",
         "priority",
         "share",
+        "sharers",
         "state",
-        "suspect",
+        "troubles",
         "users",
-        "wants",
     )
 
     def __init__(
@@ -210,12 +231,27 @@ class Task:
         self.state: TaskState = RELEASED
         self.users: dict[TaskId, Task] | None = None
         self.needed = 0
-        self.wants: tuple[Want, ...] = ()
+        self.client: ClientPeer | None = None
+        self.number: Number = 0
+        self.sharers: tuple[Want, ...] = ()
         self.share = share
-        self.suspect = False
-        self.deaths = 0
-        self.alone_deaths = 0
-        self.fetch_failures = 0
+        self.troubles: Troubles | None = None
+
+    @property
+    def wants(self) -> tuple[Want, ...]:
+        """All futures of it."""
+        return (Want(self.client, self.number), *self.sharers) if self.client is not None else ()
+
+    @property
+    def suspect(self) -> bool:
+        """Whether a worker died that may have been running it, and no run of it ended well since: it runs alone."""
+        return self.troubles is not None and self.troubles.suspect
+
+    def trouble(self) -> Troubles:
+        """Return its troubles, to add one."""
+        if self.troubles is None:
+            self.troubles = Troubles()
+        return self.troubles
 
     @property
     def name(self) -> str:
@@ -223,7 +259,7 @@ class Task:
         if self.key is not None:
             return self.key
         name = self.function.name if self.function is not None else "data"
-        return f"{name}-{self.wants[0].client.name}-{self.wants[0].number}" if self.wants else name
+        return f"{name}-{self.client.name}-{self.number}" if self.client is not None else name
 
     def __repr__(self) -> str:
         return f"<Task {self.id} {type(self.state).__name__}>"

@@ -25,6 +25,7 @@ from distributed_core.machines.scheduler.tasks import (
     Reason,
     Released,
     Task,
+    Troubles,
     Waiting,
     Want,
 )
@@ -37,7 +38,7 @@ def activate(ledger: Ledger, task: Task) -> None:
     stack = [task]
     while stack:
         task = stack.pop()
-        if type(task.state) is not Released or not (task.wants or task.needed):
+        if type(task.state) is not Released or (task.client is None and not task.needed):
             continue
         if task.function is None:
             text = "data that a client scattered was needed again after it was released or lost; scatter it again"
@@ -63,10 +64,13 @@ def activate(ledger: Ledger, task: Task) -> None:
 def hold(ledger: Ledger, task: Task, worker: WorkerPeer, nbytes: int, payload: messages.Payload | None) -> None:
     """The data of a task is on `worker`: tell who wants it, free who waited for it."""
     active = type(task.state) in ACTIVE
-    task.suspect = False
-    ledger.move(task, Held((worker,), nbytes))
-    for want in task.wants:
-        ledger.send(want.client.id, messages.Finished(want.number, nbytes, payload))
+    if task.troubles is not None:
+        task.troubles.suspect = False
+    ledger.move(task, worker.held_alone(nbytes))
+    if task.client is not None:
+        ledger.send(task.client.id, messages.Finished(task.number, nbytes, payload))
+        for want in task.sharers:
+            ledger.send(want.client.id, messages.Finished(want.number, nbytes, payload))
     if task.users:
         for user in task.users.values():
             if type(user.state) is Waiting:
@@ -75,7 +79,7 @@ def hold(ledger: Ledger, task: Task, worker: WorkerPeer, nbytes: int, payload: m
                     ledger.move(user, READY)
     if active:
         settle(ledger, _leave_active(task))
-    if not task.wants and not task.needed:
+    if task.client is None and not task.needed:
         settle(ledger, [task])
 
 
@@ -122,7 +126,7 @@ def lose_replica(ledger: Ledger, task: Task, worker: WorkerPeer) -> None:
         fail(ledger, task, Reason("DataLost", text, None))
         return
     ledger.move(task, RELEASED)
-    if task.wants or task.needed:
+    if task.client is not None or task.needed:
         for want in task.wants:
             ledger.send(want.client.id, messages.Pending(want.number))
         activate(ledger, task)
@@ -156,7 +160,7 @@ def settle(ledger: Ledger, stack: list[Task], cancelled_by: tuple[PeerId, ...] =
     """
     while stack:
         task = stack.pop()
-        if task.wants or task.needed or type(task.state) is Forgotten:
+        if task.client is not None or task.needed or type(task.state) is Forgotten:
             continue
         state = task.state
         if type(state) is Held:
@@ -181,7 +185,7 @@ def unwant(ledger: Ledger, client: ClientPeer, numbers: Iterable[Number], *, can
     for number in numbers:
         task = client.tasks.pop(number, None)
         if task is not None:
-            task.wants = tuple(want for want in task.wants if want.client is not client or want.number != number)
+            _drop_want(task, client, number)
             loose.append(task)
     settle(ledger, loose, (client.id,) if cancelled else ())
 
@@ -224,7 +228,8 @@ def retry(ledger: Ledger, client: ClientPeer, numbers: Iterable[Number]) -> None
         if task.users:
             stack.extend(task.users.values())
     for task in chosen.values():
-        task.deaths = task.alone_deaths = task.fetch_failures = 0
+        if task.troubles is not None:
+            task.troubles = Troubles(task.troubles.suspect)
         ledger.move(task, RELEASED)
         for want in task.wants:
             ledger.send(want.client.id, messages.Pending(want.number))
@@ -235,7 +240,10 @@ def retry(ledger: Ledger, client: ClientPeer, numbers: Iterable[Number]) -> None
 def want(ledger: Ledger, client: ClientPeer, number: Number, task: Task) -> None:
     """Remember a future of the task, and tell the client where the task stands."""
     client.tasks[number] = task
-    task.wants = (*task.wants, Want(client, number))
+    if task.client is None:
+        task.client, task.number = client, number
+    else:
+        task.sharers = (*task.sharers, Want(client, number))
     state = task.state
     if type(state) is Held:
         ledger.send(client.id, messages.Finished(number, state.nbytes, None))
@@ -245,12 +253,22 @@ def want(ledger: Ledger, client: ClientPeer, number: Number, task: Task) -> None
         activate(ledger, task)
 
 
+def _drop_want(task: Task, client: ClientPeer, number: Number) -> None:
+    if task.client is not client or task.number != number:
+        task.sharers = tuple(want for want in task.sharers if want.client is not client or want.number != number)
+    elif task.sharers:
+        (task.client, task.number), *rest = task.sharers
+        task.sharers = tuple(rest)
+    else:
+        task.client, task.number = None, 0
+
+
 def _leave_active(task: Task) -> list[Task]:
     """Count `task` no longer among those that need its inputs; return those inputs that may now be loose."""
     loose = []
     for each in task.inputs:
         each.needed -= 1
-        if not each.needed and not each.wants:
+        if not each.needed and each.client is None:
             loose.append(each)
     return loose
 

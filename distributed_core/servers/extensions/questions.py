@@ -22,9 +22,8 @@ def task_name(task: Task) -> str:
     if task.key is not None:
         return task.key
     name = _prefix(task)
-    if task.wants:
-        want = task.wants[0]
-        return f"{name}-{want.client.name}-{want.number}"
+    if task.client is not None:
+        return f"{name}-{task.client.name}-{task.number}"
     return f"{name}-task-{task.id}"
 
 
