@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from distributed_core.comm import loops
 from distributed_core.comm.address import parse_address
 from distributed_core.comm.channel import open_channel
 from distributed_core.comm.credential import load_or_create
@@ -65,7 +66,7 @@ class rpc:
             try:
                 asyncio.get_running_loop()
             except RuntimeError:
-                return asyncio.run(work)
+                return loops.run(work)
             return work
 
         call.__name__ = op

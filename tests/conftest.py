@@ -15,6 +15,8 @@ os.environ.update(
     AWS_ACCESS_KEY_ID="testing",
     AWS_SECRET_ACCESS_KEY="testing",
     AWS_DEFAULT_REGION="us-east-1",
+    # The loop that everybody has; `test_loops` tries the other one.
+    DISTRIBUTED_CORE_EVENT_LOOP="asyncio",
 )
 
 

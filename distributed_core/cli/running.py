@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import click
 
+from distributed_core.comm import loops
 from distributed_core.errors import EngineError, UsageError
 from distributed_core.files import write_whole
 from distributed_core.servers.logs import keep_informed
@@ -53,7 +54,7 @@ def run_until_done(main: Callable[[], Awaitable[int]]) -> NoReturn:
 
     code = EXIT_FAILED
     try:
-        code = asyncio.run(run())
+        code = loops.run(run())
     except UsageError as error:
         complain(error)
         code = EXIT_USAGE
@@ -68,14 +69,14 @@ async def collect_when_small(objects: Callable[[], int]) -> None:
     """Let the collector look at older objects only while there are few: a million would stop the loop for a second.
 
     The records of a machine need no collector, they are taken apart by hand; what does is little, and can wait. What is
-    young is looked at all the time: that finds most of it, in a few milliseconds.
+    young is looked at all the time, a few thousand at once: that finds most of it.
 
     Parameters
     ----------
     objects
         Returns how many records there are.
     """
-    gc.set_threshold(20_000, 1_000_000, 1_000_000)
+    gc.set_threshold(4_000, 1_000_000, 1_000_000)
     while True:
         await asyncio.sleep(COLLECT_INTERVAL_S)
         if objects() < COLLECT_OBJECTS_MAX:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from distributed_core.comm.loops import new_event_loop
 from distributed_core.context import away, context
 
 T = TypeVar("T")
@@ -20,7 +21,7 @@ class LoopThread:
     """An event loop in a daemon thread."""
 
     def __init__(self, name: str) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop = new_event_loop()
         ready = threading.Event()
 
         def run() -> None:

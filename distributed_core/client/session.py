@@ -31,7 +31,7 @@ from distributed_core.versions import own_versions
 logger = logging.getLogger(__name__)
 
 #: Tasks in one message at most, so that the scheduler's loop is never busy with one for long.
-CHUNK_TASKS = 1000
+CHUNK_TASKS = 500
 #: One request for results asks a worker for at most so many, and so many bytes.
 FETCH_TASKS = 1000
 FETCH_BYTES = 64 << 20

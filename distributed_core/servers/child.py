@@ -15,6 +15,8 @@ import socket
 import sys
 from typing import Any
 
+from distributed_core.comm import loops
+
 
 def main() -> None:
     """Run the worker until it closes, is asked to end, or its nanny is gone."""
@@ -23,7 +25,7 @@ def main() -> None:
     line.set_inheritable(False)
     # The nanny decides: a Ctrl-C at the terminal reaches every process of the group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.exit(asyncio.run(_run(line)))
+    sys.exit(loops.run(_run(line)))
 
 
 async def _run(line: socket.socket) -> int:

@@ -29,6 +29,7 @@ class Transfers:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._peers: dict[str, Channel] = {}
+        self._turns: dict[str, asyncio.Lock] = {}
         self.handlers = {"get_data": self._handle_get_data, "put_data": self._handle_put_data}
 
     def close(self) -> None:
@@ -65,10 +66,21 @@ class Transfers:
                 return list(await channel.call("get_data", {"tasks": tasks}))
             except ConnectionLost:
                 logger.debug("%s: the kept connection to %s had broken", self._worker.id, address)
-        channel, _ = await open_channel(parse_address(address), self._worker.credential, "rpc")
-        channel.read_replies()
-        self._peers[address] = channel
+        channel = await self._connect(address)
         return list(await channel.call("get_data", {"tasks": tasks}))
+
+    async def _connect(self, address: str) -> Channel:
+        """Return the connection to another worker; those that want it at once make one, not one each."""
+        try:
+            async with self._turns.setdefault(address, asyncio.Lock()):
+                channel = self._peers.get(address)
+                if channel is None or channel.stream.closed:
+                    channel, _ = await open_channel(parse_address(address), self._worker.credential, "rpc")
+                    channel.read_replies()
+                    self._peers[address] = channel
+                return channel
+        finally:
+            self._turns.pop(address, None)
 
     def _open(self, frames: list[Any]) -> Any:
         # Futures inside find their client by the worker.

@@ -76,6 +76,7 @@ def _measure(part: str, engines: list[str], chosen: argparse.Namespace, found: F
     elif "core" in engines and part == "counts":
         for shape in model.SHAPES:
             _note(found, f"counts of {shape}", "core", model.counted(shape))
+        _note(found, "counts of what is held", "core", model.held_by_scheduler())
     elif "core" in engines:
         _note(found, part, "core", OWN[part](chosen.scale))
     return failed

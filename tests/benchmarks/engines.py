@@ -15,6 +15,7 @@ import time
 import psutil
 
 DEADLINE_S = 90.0
+HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def wait_for(condition, what):
@@ -93,6 +94,11 @@ class Engine:
     def submit(self, function, *args):
         return self.client.submit(function, *args, pure=False)
 
+    def submit_on(self, place, function, *args):
+        """Run it on the worker at this place of their list."""
+        where = sorted(self.client.nthreads())[place]
+        return self.client.submit(function, *args, pure=False, workers=[where])
+
     def map(self, function, *iterables):
         return self.client.map(function, *iterables, pure=False)
 
@@ -106,20 +112,36 @@ class Engine:
 class Core(Engine):
     """This project: `dscheduler` and `dworker`, TLS on as shipped."""
 
+    security = []
+
     def start(self):
         from distributed_core import Client
 
         commands = os.path.dirname(sys.executable)
         named = os.path.join(self.folder, "scheduler.json")
         self.scheduler = self.launch(
-            commands + "/dscheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", named, *self.arguments
+            commands + "/dscheduler",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "0",
+            "--scheduler-file",
+            named,
+            *self.security,
+            *self.arguments,
         )
         worker = [commands + "/dworker", "--scheduler-file", named, "--host", "127.0.0.1", "--nthreads", "1"]
-        worker += ["--no-nanny", "--memory-limit", "0"]
+        worker += ["--no-nanny", "--memory-limit", "0", *self.security]
         self.worker_processes = [self.launch(*worker) for _ in range(self.workers)]
         wait_for(lambda: os.path.exists(named), "the scheduler file")
-        self.client = Client(scheduler_file=named)
+        self.client = Client(scheduler_file=named, insecure=bool(self.security))
         self.client.wait_for_workers(self.workers, timeout=DEADLINE_S)
+
+
+class InsecureCore(Core):
+    """This project without TLS."""
+
+    security = ["--insecure"]
 
 
 class Dask(Engine):
@@ -127,16 +149,20 @@ class Dask(Engine):
 
     saturation = "1.1"
 
+    def settings(self):
+        """Return the environment of its processes."""
+        return {"DASK_DISTRIBUTED__SCHEDULER__WORKER_SATURATION": self.saturation}
+
     def start(self):
+        os.environ.update(self.settings())
         from distributed import Client
 
-        own = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_SATURATION": self.saturation}
         named = os.path.join(self.folder, "scheduler.json")
         command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
-        self.scheduler = self.launch(*command, "--no-dashboard", "--scheduler-file", named, **own)
+        self.scheduler = self.launch(*command, "--no-dashboard", "--scheduler-file", named)
         command = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", named]
         command += ["--host", "127.0.0.1", "--nthreads", "1", "--no-nanny", "--no-dashboard", "--memory-limit", "0"]
-        self.worker_processes = [self.launch(*command, **own) for _ in range(self.workers)]
+        self.worker_processes = [self.launch(*command) for _ in range(self.workers)]
         wait_for(lambda: os.path.exists(named) and os.path.getsize(named), "the scheduler file")
         self.client = Client(scheduler_file=named)
         self.client.wait_for_workers(self.workers, timeout=DEADLINE_S)
@@ -148,12 +174,30 @@ class TunedDask(Dask):
     saturation = "inf"
 
 
+class SecureDask(Dask):
+    """dask.distributed with mutual TLS, as this project ships."""
+
+    def settings(self):
+        subject = ["-subj", "/CN=benchmark", "-days", "2"]
+        key, certificate = os.path.join(self.folder, "key.pem"), os.path.join(self.folder, "certificate.pem")
+        kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        subprocess.check_call(
+            ["openssl", "req", "-x509", *kind, "-keyout", key, "-out", certificate, *subject], stderr=subprocess.DEVNULL
+        )
+        own = {"REQUIRE_ENCRYPTION": "True", "TLS__CA_FILE": certificate}
+        for role in ("CLIENT", "SCHEDULER", "WORKER"):
+            own["TLS__%s__CERT" % role] = certificate
+            own["TLS__%s__KEY" % role] = key
+        return dict(Dask.settings(self), **{"DASK_DISTRIBUTED__COMM__" + name: value for name, value in own.items()})
+
+
 class Seed(Engine):
     """distributed 1.10.2, the release of spring 2016, whose client is an Executor."""
 
     def start(self):
         from distributed import Executor
 
+        os.environ["PYTHONPATH"] = os.pathsep.join([os.environ.get("PYTHONPATH", ""), HERE])
         port = 20000 + os.getpid() % 20000
         command = [sys.executable, "-m", "distributed.cli.dscheduler", "--host", "127.0.0.1", "--port", str(port)]
         self.scheduler = self.launch(*command, "--http-port", str(port + 1), "--no-bokeh")
@@ -166,6 +210,7 @@ class Seed(Engine):
 
         self.client = wait_for(connected, "the scheduler")
         self.client.close = self.client.shutdown
+        self.client.nthreads = self.client.ncores
         wait_for(lambda: len(self.client.ncores()) == self.workers, "a worker")
         # Its workers are children of its nannies.
         self.worker_processes = parents + [child for parent in parents for child in parent.children(recursive=True)]
@@ -222,6 +267,9 @@ class Ray(Engine):
             self.remote[function] = self.ray.remote(num_cpus=1)(function)
         return self.remote[function].remote(*args)
 
+    def submit_on(self, place, function, *args):
+        return self.submit(function, *args)
+
     def map(self, function, *iterables):
         return [self.submit(function, *args) for args in zip(*iterables)]
 
@@ -232,7 +280,15 @@ class Ray(Engine):
         return self.ray.put(value)
 
 
-ENGINES = {"core": Core, "dask": Dask, "dask-inf": TunedDask, "seed": Seed, "ray": Ray}
+ENGINES = {
+    "core": Core,
+    "core-insecure": InsecureCore,
+    "dask": Dask,
+    "dask-inf": TunedDask,
+    "dask-tls": SecureDask,
+    "seed": Seed,
+    "ray": Ray,
+}
 
 
 def main():
@@ -247,5 +303,5 @@ def main():
 
 if __name__ == "__main__":
     # Functions belong to the module that runs: so every engine sends them by value, as a user's script does.
-    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    sys.path.insert(0, HERE)
     main()

@@ -17,6 +17,7 @@ from typing import Any
 
 from distributed_core import Client, LocalCluster, rpc
 from distributed_core.comm.credential import load, write_new
+from distributed_core.comm.loops import VARIABLE
 from tests.benchmarks import model, stalls
 from tests.benchmarks.engines import Core
 from tests.benchmarks.workloads import increment
@@ -78,6 +79,7 @@ def _scheduler_s() -> float:
 
 
 def _measured_core(workers: int = 2) -> Core:
+    os.environ[VARIABLE] = "asyncio"  # Only its turns can be measured from outside.
     return Core(workers, ["--preload", str(Path(stalls.__file__))])
 
 
