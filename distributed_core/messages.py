@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from distributed_core.errors import ProtocolError
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 
 Payload = bytes | list[Any]
 """What the scheduler never opens: bytes, or a list of frames that are bytes or out-of-band buffers of the codec."""
@@ -114,6 +114,27 @@ class Wish(NamedTuple):
     items: list[Any]
 
 
+class Ruin(NamedTuple):
+    """On a new connection: this future failed before, and need not run again; the fields are as in `Failed`."""
+
+    number: int
+    kind: str
+    text: str
+    payload: Payload | None
+
+
+class Reclaim(NamedTuple):
+    """On a new connection: data that the client scattered before, as in `Scattering`; workers should still have it."""
+
+    items: list[Any]
+
+
+class Reunion(NamedTuple):
+    """On a new connection: all that the client still wants was said. Before, it had heard of so many workers."""
+
+    workers: int
+
+
 class Complaint(NamedTuple):
     """Workers that should hold the data of a future, but did not give it: `[number, address]` each."""
 
@@ -159,6 +180,18 @@ class Notice(NamedTuple):
     topic: str
     text: str
     payload: Payload | None
+
+
+class Farewell(NamedTuple):
+    """The scheduler ends, and is not to be looked for."""
+
+    reason: str
+
+
+class Roster(NamedTuple):
+    """How many workers there are, whenever that changes."""
+
+    workers: int
 
 
 class Placement(NamedTuple):
@@ -323,6 +356,16 @@ class Stubbornness(NamedTuple):
     text: str
 
 
+class Continuation(NamedTuple):
+    """On a new connection: runs that go on here, `[task, run]` each, as another connection assigned them."""
+
+    items: list[Any]
+
+
+class Presence(NamedTuple):
+    """On a new connection: all that the worker holds and runs was said."""
+
+
 class Heartbeat(NamedTuple):
     """The worker lives; figures about its process."""
 
@@ -369,6 +412,13 @@ WORDS: tuple[type[Any], ...] = (
     Stubbornness,
     Retrial,
     Vow,
+    Ruin,
+    Reclaim,
+    Reunion,
+    Roster,
+    Continuation,
+    Presence,
+    Farewell,
 )
 
 _NUMBER_OF = {word: number for number, word in enumerate(WORDS)}

@@ -37,6 +37,10 @@ class SchedulerSettings:
     release_numbers_max: int = 2_000
     """Futures of a client that left are released so many at a time, so that nobody waits for all of them."""
     allowed_fetch_failures: int = 10
+    recovery_s: float = 30.0
+    """What workers that came back have of tasks that nobody asks for is disposed of after so long."""
+    recovery_wait_s: float = 5.0
+    """Nothing is assigned for so long at most while clients that came back still miss workers that they knew."""
     worker_silence_max_s: float = 60.0
     """A worker that sent nothing, not even a heartbeat, for so long is given up."""
     liveness_interval_s: float = 5.0
@@ -50,6 +54,8 @@ class WorkerSettings:
     fetch_bytes_max: int = 64 << 20
     """One request to a peer asks for at most so many tasks and bytes."""
     heartbeat_interval_s: float = 1.0
+    told_at_once_max: int = 1000
+    """Results that one message names, when a worker that comes back tells what it holds."""
     inline_result_bytes_max: int = 1024
     """A result up to this size travels inside the report of its completion."""
     interrupt_grace_s: float = 5.0

@@ -37,6 +37,7 @@ class Options:
     credential: str | None
     insecure: bool
     death_timeout: float
+    reconnect_timeout: float
     local_directory: str | None
     resources: dict[str, float] | None
     env: tuple[str, ...]
@@ -65,6 +66,13 @@ class Options:
 @click.option("--insecure", is_flag=True, help="The scheduler runs with --insecure.")
 @click.option(
     "--death-timeout", type=click.FloatRange(0), default=60.0, show_default=True, help="Seconds to look for it."
+)
+@click.option(
+    "--reconnect-timeout",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    help="Seconds to look for it when it was lost; results and running tasks are kept meanwhile.",
 )
 @click.option("--local-directory", type=click.Path(file_okay=False), help="Where workers keep files.")
 @click.option("--resources", type=Resources(), help='What tasks may ask for: "GPU=2 MEM=100e9".')
@@ -145,6 +153,7 @@ def _make(options: Options, number: int, address: Address, credential: str | Non
         "nthreads": options.nthreads or max(1, (os.cpu_count() or 1) // options.nprocs),
         "name": name,
         "death_timeout_s": options.death_timeout,
+        "reconnect_timeout_s": options.reconnect_timeout,
         "local_directory": options.local_directory,
         "resources": options.resources,
         "preload": options.preload,

@@ -41,6 +41,10 @@ class Client(GraphCalls, TaskCalls, DataCalls, SharingCalls, ClusterCalls):
         Whether `get_client()` and dask's collections find this client.
     weight
         Its share of the workers where several clients have tasks ready: 3.0 gets three times what 1.0 gets.
+    reconnect_timeout
+        Seconds to look for a scheduler whose connection was lost, or for another one at its address. Once there is one,
+        unfinished futures go on, and what workers kept is not run again; after that time they fail with
+        `SchedulerLost`. 0: they fail at once. A scheduler that was ended in good order is not looked for.
     cluster_options
         For the `LocalCluster` of a client without an address: `n_workers`, `threads_per_worker`, ...
 

@@ -44,6 +44,7 @@ class Connected:
         asynchronous: bool = False,
         set_as_default: bool = True,
         weight: float = 1.0,
+        reconnect_timeout: float = 30.0,
         **cluster_options: Any,
     ) -> None:
         #: The cluster that this client started, or was given.
@@ -61,7 +62,7 @@ class Connected:
         self.asynchronous = asynchronous
         self._timeout_s = timeout
         self._set_as_default = set_as_default
-        self._session = Session(where, holder, direct, weight)
+        self._session = Session(where, holder, direct, weight, reconnect_timeout)
         self._session.listeners |= {"print": [_print_here], "warn": [_warn_here]}
         self.id = self._session.id
         self._digests: weakref.WeakKeyDictionary[Any, tuple[bytes, str, Any]] = weakref.WeakKeyDictionary()

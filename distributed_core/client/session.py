@@ -14,6 +14,7 @@ from typing import Any
 from distributed_core import messages
 from distributed_core.client import cells as states
 from distributed_core.client.cells import Cell, Cells
+from distributed_core.client.lineage import Lineage
 from distributed_core.comm.address import Address, format_address, parse_address
 from distributed_core.comm.channel import Channel, open_channel
 from distributed_core.comm.credential import Credential
@@ -51,17 +52,26 @@ class Session:
         scheduler where a worker cannot be reached.
     weight
         How large this client's share of the workers is, beside other clients.
+    reconnect_timeout_s
+        How long to look for a scheduler that was lost, or for another one in its place, before its futures fail.
     """
 
     def __init__(
-        self, address: Address, credential: Credential | None, direct: bool | None, weight: float = 1.0
+        self,
+        address: Address,
+        credential: Credential | None,
+        direct: bool | None,
+        weight: float = 1.0,
+        reconnect_timeout_s: float = 30.0,
     ) -> None:
         self.address = address
         self.credential = credential
         self.direct = direct
         self.weight = weight
+        self.reconnect_timeout_s = reconnect_timeout_s
         self.id = os.urandom(4).hex()
         self.cells = Cells()
+        self._lineage = Lineage()
         self.closed = False
         self.scheduler_id = ""
         #: What the scheduler told when it welcomed this client.
@@ -75,11 +85,14 @@ class Session:
         self._missed: list[Cell] = []
         self._waking = False
         self._callbacks: ThreadPoolExecutor | None = None
-        self._functions: dict[bytes, None] = {}
+        #: Done when there is a connection again, or none will be.
+        self._back: asyncio.Event = asyncio.Event()
+        self._farewell = ""
         self._placements: dict[int, asyncio.Future[tuple[int, str]]] = {}
         self._workers: dict[str, Channel] = {}
         self._worker_turns: dict[str, asyncio.Lock] = {}
         self._unreachable: dict[str, None] = {}
+        self._workers_known = 0
         #: What to call with a `Notice`, by its topic; the scheduler's own warnings are a topic too.
         self.listeners: dict[str, list[Callable[[messages.Notice], Any]]] = {"warning": [_warn]}
 
@@ -94,13 +107,19 @@ class Session:
             The scheduler was not there, or does not accept this client.
         """
         self._loop = asyncio.get_running_loop()
+        self._channel = await self._connect(timeout_s, returns=False)
+        self._back.set()
+        self._listener = self._loop.create_task(self._listen(self._channel))
+
+    async def _connect(self, timeout_s: float, returns: bool) -> Channel:
+        assert self._loop is not None
         deadline = self._loop.time() + timeout_s
         retry_s = 0.02
         while True:
             left_s = deadline - self._loop.time()
             try:
-                details = {"id": self.id, "weight": self.weight, "versions": own_versions()}
-                self._channel, welcome = await open_channel(
+                details = {"id": self.id, "weight": self.weight, "versions": own_versions(), "returns": returns}
+                channel, welcome = await open_channel(
                     self.address, self.credential, "client", details, max(0.1, left_s)
                 )
                 break
@@ -111,28 +130,76 @@ class Session:
             await asyncio.sleep(retry_s)
             retry_s = min(0.5, retry_s * 1.6)
         if welcome.server != "Scheduler":
-            self._channel.abort()
+            channel.abort()
             raise ConnectError(f"{format_address(self.address)} is a {welcome.server.lower()}, not a scheduler")
         self.scheduler_id = welcome.id
         self.welcome_details = welcome.details
-        self._listener = self._loop.create_task(self._listen(self._channel))
+        return channel
 
     async def _listen(self, channel: Channel) -> None:
         reason = "the client was closed"
         try:
             while True:
-                self._hear(await channel.read())
-        except (ConnectionLost, ProtocolError) as error:
-            reason = f"the scheduler at {format_address(self.address)} is gone ({error})"
+                try:
+                    while True:
+                        self._hear(await channel.read())
+                except (ConnectionLost, ProtocolError) as error:
+                    reason = f"the scheduler at {format_address(self.address)} is gone ({error})"
+                    self._lose(channel, reason)
+                    if self._farewell or not self.reconnect_timeout_s:
+                        reason = self._farewell or reason
+                        break
+                    logger.warning("%s; looking for it for %g s", reason, self.reconnect_timeout_s)
+                    channel = await self._connect(self.reconnect_timeout_s, returns=True)
+                    self._come_back(channel)
         except asyncio.CancelledError:
-            pass
+            reason = "the client was closed"
+        except EngineError as error:
+            reason = f"{reason}, and did not come back: {error}"
         finally:
             self.closed = True
-            channel.abort()
+            self._lose(channel, reason)
+            self._back.set()
             self.cells.close(reason)
-            for waiter in self._placements.values():
-                if not waiter.done():
-                    waiter.set_exception(ConnectionLost(reason))
+
+    def _lose(self, channel: Channel, reason: str) -> None:
+        """There is no connection, for now."""
+        channel.abort()
+        self._channel = None
+        self._back.clear()
+        for waiter in self._placements.values():
+            if not waiter.done():
+                waiter.set_exception(ConnectionLost(reason))
+
+    def _come_back(self, channel: Channel) -> None:
+        """Say again all that still counts, to a scheduler that may never have heard of it."""
+        cells = self.cells
+        with cells.lock:
+            self.settle_releases()
+            unsent = self._outbox[:]
+            del self._outbox[: len(unsent)]
+            known = dict(cells.by_number)
+            words = list(self._lineage.words(CHUNK_TASKS, lambda number: _is_cancelled(known.get(number))))
+        for cell in known.values():
+            if cell.status == states.FINISHED and cell.payload is None:
+                cells.reopen(cell)
+        for message in words:
+            channel.send(message)
+            if type(message) is messages.Submission:
+                for number in [task[0] for task in message.tasks]:
+                    failed = known.get(number)
+                    if failed is not None and failed.status == states.ERROR and failed.reason is not None:
+                        channel.send(messages.Ruin(number, *failed.reason))
+                channel.stream.flush()
+        for message in unsent:
+            # What else was to leave is in the lineage, or means nothing there.
+            if type(message) in (messages.Cancellation, messages.Retrial, messages.Vow):
+                channel.send(message)
+        channel.send(messages.Reunion(self._workers_known))
+        self._channel = channel
+        self._back.set()
+        logger.warning("the scheduler at %s is back", format_address(self.address))
+        self._flush()
 
     async def close(self) -> None:
         """Send what is queued, then leave; the scheduler drops this client's futures."""
@@ -151,12 +218,14 @@ class Session:
     # --- to the scheduler -------------------------------------------------------------------------
 
     def post(self, message: Any) -> None:
-        """Queue a message; consecutive submissions leave as one."""
+        """Queue a message; under the cells' lock, where it makes or releases futures."""
+        self._lineage.note(message)
         self._outbox.append(message)
         self._wake()
 
     def post_tasks(self, functions: list[Any], tasks: list[Any]) -> None:
         """Queue new functions and tasks; called under the cells' lock, so that their order is that of their numbers."""
+        self._lineage.add(functions, tasks)
         last = self._outbox[-1] if self._outbox else None
         if type(last) is messages.Submission and len(last.tasks) + len(tasks) <= CHUNK_TASKS:
             last.functions.extend(functions)
@@ -167,14 +236,11 @@ class Session:
 
     def has_function(self, digest: bytes) -> bool:
         """Tell whether this function is on its way to the scheduler, or there."""
-        return digest in self._functions
+        return self._lineage.knows(digest)
 
     def needs_function(self, digest: bytes) -> bool:
-        """Tell, once, that the scheduler does not have this function yet; called under the cells' lock."""
-        if digest in self._functions:
-            return False
-        self._functions[digest] = None
-        return True
+        """Tell whether the scheduler does not have this function yet; called under the cells' lock."""
+        return not self._lineage.knows(digest)
 
     def release(self, cell: Cell) -> None:
         """One `Future` of the cell is gone. The garbage collector calls it, anywhere: it takes no lock."""
@@ -224,7 +290,9 @@ class Session:
                 if cell.waiters:
                     self._missed.append(cell)
         for start in range(0, len(gone), CHUNK_TASKS):
-            self._outbox.append(messages.Release(gone[start : start + CHUNK_TASKS]))
+            release = messages.Release(gone[start : start + CHUNK_TASKS])
+            self._lineage.note(release)
+            self._outbox.append(release)
 
     # --- from the scheduler -----------------------------------------------------------------------
 
@@ -235,6 +303,12 @@ class Session:
             if kind is messages.Notice:
                 self._notice(message)
                 continue
+            if kind is messages.Roster:
+                self._workers_known = message.workers
+                continue
+            if kind is messages.Farewell:
+                self._farewell = message.reason
+                continue
             cell = cells.by_number.get(message.number)
             if kind is messages.Placement:
                 waiter = self._placements.get(message.number)
@@ -243,7 +317,8 @@ class Session:
             elif cell is None:
                 continue
             elif kind is messages.Finished:
-                cell.payload = message.payload
+                if message.payload is not None or cell.status != states.FINISHED:
+                    cell.payload = message.payload
                 cell.nbytes = message.nbytes
                 cells.finish(cell, states.FINISHED)
             elif kind is messages.Failed:
@@ -288,6 +363,8 @@ class Session:
 
     async def call(self, op: str, arguments: dict[str, Any] | None = None) -> Any:
         """Call a handler of the scheduler."""
+        if self._channel is None and not self.closed:
+            await self._back.wait()
         if self._channel is None or self.closed:
             raise ConnectionLost("the connection to the scheduler is closed")
         self._flush()
@@ -352,7 +429,15 @@ class Session:
                 return got
             if attempt:
                 await asyncio.sleep(0.01 * 2 ** min(attempt, 6))
-            located = await self.call("holders", {"numbers": [cell.number for cell in missing]})
+            try:
+                located = await self.call("holders", {"numbers": [cell.number for cell in missing]})
+            except ConnectionLost:
+                if self.closed:
+                    raise
+                # It comes back, and may have to compute them again.
+                await self._back.wait()
+                await self.settled(cells)
+                continue
             by_address: dict[str, dict[int, int]] = {}
             for number, task, addresses in located:
                 by_address.setdefault(addresses[number % len(addresses)], {})[task] = number
@@ -419,7 +504,8 @@ class Session:
         loop = asyncio.get_running_loop()
         for cell, _, _ in items:
             self._placements[cell.number] = loop.create_future()
-        self.post(messages.Scattering([[cell.number, cell.key, nbytes] for cell, _, nbytes in items], workers))
+        with self.cells.lock:
+            self.post(messages.Scattering([[cell.number, cell.key, nbytes] for cell, _, nbytes in items], workers))
         try:
             by_address: dict[str, list[Any]] = {}
             for cell, frames, _ in items:
@@ -446,6 +532,10 @@ def _weight(message: Any) -> int:
     if kind is messages.Submission:
         return len(message.tasks)
     return len(message.numbers) if kind is messages.Release else 1
+
+
+def _is_cancelled(cell: Cell | None) -> bool:
+    return cell is not None and cell.status == states.CANCELLED
 
 
 def _warn(notice: messages.Notice) -> None:

@@ -195,7 +195,11 @@ async def connect(address: Address, credential: Credential | None, timeout_s: fl
         raise ConnectError(text) from None
     if credential is None:
         return TCPStream(IOStream(sock, max_buffer_size=BUFFER_BYTES_MAX))
-    wrapped = credential.client_context().wrap_socket(sock, do_handshake_on_connect=False)
+    try:
+        wrapped = credential.client_context().wrap_socket(sock, do_handshake_on_connect=False)
+    except OSError as error:
+        sock.close()
+        raise ConnectError(f"{where} ended the connection at once ({_short(error)})") from None
     secured = SSLIOStream(wrapped, max_buffer_size=BUFFER_BYTES_MAX)
     try:
         await asyncio.wait_for(secured.wait_for_handshake(), max(0.1, deadline - loop.time()))
@@ -205,6 +209,9 @@ async def connect(address: Address, credential: Credential | None, timeout_s: fl
     except (StreamClosedError, ssl.SSLError, OSError) as error:
         secured.close()
         real = getattr(error, "real_error", None) or secured.error or error
+        if isinstance(real, ConnectionError):
+            # It ended just now, as far as one can tell; who refuses a credential says so.
+            raise ConnectError(f"{where} broke off the TLS handshake ({_short(real)})") from None
         raise CredentialRefused(_refusal(where, credential, real)) from None
     return TCPStream(secured)
 
@@ -225,6 +232,9 @@ async def _connect_socket(address: Address) -> socket.socket:
         sock.setblocking(False)
         try:
             await loop.sock_connect(sock, target)
+            if sock.getsockname() == sock.getpeername():
+                # Nobody listens, and the system chose the very port that we look for as our own.
+                raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
             return sock
         except OSError as error:
             sock.close()

@@ -43,7 +43,8 @@ class Nanny(Server):
 
     Parameters
     ----------
-    scheduler_host, scheduler_port, loop, host, credential, insecure, nthreads, name, death_timeout_s, local_directory
+    scheduler_host, scheduler_port, loop, host, credential, insecure, nthreads, name, death_timeout_s,
+    reconnect_timeout_s, local_directory
         As for `Worker`.
     resources, preload, lifetime_s, lifetime_stagger_s, lifetime_restart
         As for `Worker`.
@@ -77,6 +78,7 @@ class Nanny(Server):
         nthreads: int | None = None,
         name: str | None = None,
         death_timeout_s: float = 60.0,
+        reconnect_timeout_s: float = 30.0,
         local_directory: str | None = None,
         worker_port: int = 0,
         memory_limit_bytes: int = 0,
@@ -119,6 +121,7 @@ class Nanny(Server):
             "nthreads": nthreads,
             "name": name,
             "death_timeout_s": death_timeout_s,
+            "reconnect_timeout_s": reconnect_timeout_s,
             "local_directory": local_directory,
             "port": worker_port,
             "resources": checked_resources(resources or {}),

@@ -136,6 +136,8 @@ class Scheduler(Server):
                     channel.abort()
             elif type(asked) is instructions.WatchLiveness:
                 self.loop.call_later(asked.delay_s, self._check_liveness)
+            elif type(asked) is instructions.WatchRecovery:
+                self.loop.call_later(asked.delay_s, self._check_recovery)
             elif type(asked) is instructions.Continue:
                 self.loop.add_callback(self._continue)
 
@@ -154,6 +156,10 @@ class Scheduler(Server):
     def _check_liveness(self) -> None:
         if self.exit_code is None:
             self.feed(events.LivenessChecked())
+
+    def _check_recovery(self) -> None:
+        if self.exit_code is None:
+            self.feed(events.RecoveryChecked())
 
     def _continue(self) -> None:
         if self.exit_code is None:
@@ -175,13 +181,16 @@ class Scheduler(Server):
             if nthreads < 1:
                 raise UsageError("a worker needs at least one thread")
             for worker in self.machine.ledger.workers.values():
+                if details.get("id") and worker.details.get("id") == details["id"]:
+                    continue  # The same process; its other connection is dead, and we did not hear of it yet.
                 if worker.address == address:
                     raise UsageError(f"a worker at {address} is registered already")
                 if worker.name == name:
                     where = worker.address
                     raise UsageError(f"a worker named {name} is registered already, at {where}; choose another --name")
             checked_resources(details.get("resources", {}))
-            join = events.WorkerJoined(peer, address, name, nthreads, dict(details))
+            returns = details.pop("returns", False) is True
+            join = events.WorkerJoined(peer, address, name, nthreads, dict(details), returns)
             leave = events.WorkerLost(peer)
         else:
             join, leave = self._client_joined(peer, details), events.ClientLost(peer)
@@ -193,7 +202,7 @@ class Scheduler(Server):
         weight = float(details.get("weight", 1.0))
         if not 0.0 < weight < float("inf"):
             raise UsageError(f"a client's weight is a number above 0, not {weight}")
-        return events.ClientJoined(peer, str(details.get("id", "")), weight)
+        return events.ClientJoined(peer, str(details.get("id", "")), weight, details.get("returns") is True)
 
     def greeting(self, hello: messages.Hello) -> dict[str, Any]:
         """Tell workers and clients the versions here; clients those of the workers too, workers their plugins."""
@@ -217,6 +226,7 @@ class Scheduler(Server):
     ) -> None:
         self._peers[peer] = channel
         role = "worker" if type(join) is events.WorkerJoined else "client"
+        self._supersede(join)
         self.feed(join)
         logger.info("%s: %s", self.id, join)
         self._announce(join)
@@ -244,6 +254,20 @@ class Scheduler(Server):
             self._announce(leave)
             for extension in self.extensions:
                 extension.left(peer, role)
+
+    def _supersede(self, join: events.SchedulerEvent) -> None:
+        """End the older connections of the process that connects: it does not use them any more."""
+        ledger = self.machine.ledger
+        if type(join) is events.WorkerJoined:
+            own_id = join.details.get("id")
+            for worker in list(ledger.workers.values()):
+                if own_id and worker.details.get("id") == own_id:
+                    self._peers[worker.id].abort()
+                    self.feed(events.WorkerLost(worker.id, alive=True))
+        elif type(join) is events.ClientJoined and join.returns:
+            client = ledger.clients_by_name.get(join.id)
+            if client is not None:
+                self._peers[client.id].abort()
 
     async def _hear_of_death(self, peer: int) -> events.WorkerLost:
         """Wait a moment for what a nanny says of its process, when the task that ran there is to be convicted."""
@@ -344,6 +368,9 @@ class Scheduler(Server):
             channel.send(message)
 
     async def closing(self) -> None:
+        farewell = messages.Farewell(f"the scheduler {self.id} was ended{': ' * bool(self.farewell)}{self.farewell}")
+        for peer in self.machine.ledger.clients:
+            self.send(peer, farewell)
         for extension in self.extensions:
             await extension.closing()
         await self.preloads.tear_down(self)

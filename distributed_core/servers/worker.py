@@ -57,8 +57,9 @@ class Worker(Server):
         Tasks that run at once; by default one per core.
     name
         For people; by default the address.
-    death_timeout_s
-        How long to look for the scheduler, at first and whenever it is lost; then the worker closes with exit code 1.
+    death_timeout_s, reconnect_timeout_s
+        How long to look for the scheduler at first, and when it is lost; then the worker closes with exit code 1. What
+        it holds and runs outlives the connection, and the scheduler.
     local_directory
         Where tasks find themselves: the process's working folder, made if it is not there. None leaves it as it is.
     resources
@@ -95,6 +96,7 @@ class Worker(Server):
         nthreads: int | None = None,
         name: str | None = None,
         death_timeout_s: float = 60.0,
+        reconnect_timeout_s: float = 30.0,
         local_directory: str | None = None,
         resources: Mapping[str, float] | None = None,
         nanny_port: int = 0,
@@ -110,6 +112,7 @@ class Worker(Server):
         self.nthreads = nthreads or os.cpu_count() or 1
         self.name = name
         self.death_timeout_s = death_timeout_s
+        self.reconnect_timeout_s = reconnect_timeout_s
         self.local_directory = local_directory
         self.resources = checked_resources(resources or {})
         self.nanny_port = nanny_port
@@ -122,7 +125,7 @@ class Worker(Server):
         self.failure: EngineError | None = None
         #: Called with the worker when it has registered, each time.
         self.on_registered: Callable[[Worker], None] | None = None
-        self.machine = WorkerMachine(self.settings)
+        self.machine = WorkerMachine(self.settings, replaceable=nanny_port > 0)
         self.data: dict[int, Any] = {}
         self.scheduler: Channel | None = None
         #: The client of its tasks, once one asked for it.
@@ -156,23 +159,35 @@ class Worker(Server):
     async def _live(self) -> None:
         try:
             await self.attendance.begin()
+            self._threads = Threads(
+                self,
+                self.nthreads,
+                self._take_reports,
+                self._moved,
+                self.settings.inline_result_bytes_max,
+                self.memory_limit_bytes,
+                asyncio.get_running_loop(),
+            )
+            self._heartbeat(self.registration)
+            timeout_s = self.death_timeout_s
             while True:
-                channel, welcome = await self._register()
+                channel, welcome = await self._register(timeout_s)
+                timeout_s = self.reconnect_timeout_s
                 try:
                     await self._obey(channel, welcome)
                 except (ConnectionLost, ProtocolError) as error:
                     if self.exit_code is None:
                         logger.warning("%s lost the scheduler: %s", self.id, error)
                 finally:
-                    self._reset()
+                    self._let_go_of_scheduler(channel)
         except EngineError as error:
             self.failure = error
             await self.close(EXIT_NO_SCHEDULER)
 
-    async def _register(self) -> tuple[Channel, messages.Welcome]:
-        """Find the scheduler, for at most the death timeout, and register there."""
+    async def _register(self, timeout_s: float) -> tuple[Channel, messages.Welcome]:
+        """Find the scheduler, for at most `timeout_s`, and register there."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.death_timeout_s
+        deadline = loop.time() + timeout_s
         retry_s = FIRST_RETRY_S
         refused_until = 0.0
         while True:
@@ -183,16 +198,14 @@ class Worker(Server):
                 raise
             except Refused as error:
                 # Its predecessor of the same name or port may be about to leave; what is wrong for good is not.
-                refused_until = refused_until or loop.time() + min(REFUSED_RETRY_S, self.death_timeout_s)
+                refused_until = refused_until or loop.time() + min(REFUSED_RETRY_S, timeout_s)
                 if loop.time() >= refused_until:
                     raise
                 logger.debug("%s: %s", self.id, error)
             except (ConnectError, ConnectionLost) as error:
                 where = format_address(self.scheduler_address)
                 if left_s <= retry_s:
-                    text = (
-                        f"no scheduler at {where} within {self.death_timeout_s:g} s ({error}); start dscheduler there"
-                    )
+                    text = f"no scheduler at {where} within {timeout_s:g} s ({error}); start dscheduler there"
                     raise ConnectError(text) from error
                 logger.debug("%s: %s", self.id, error)
             await asyncio.sleep(retry_s)
@@ -212,6 +225,7 @@ class Worker(Server):
             "id": self.id,
             "resources": self.resources,
             "versions": own_versions(),
+            "returns": self.machine.returns,
         }
         if self.nanny_port:
             details["nanny"] = format_address(Address(parse_address(self.address).host, self.nanny_port))
@@ -219,26 +233,14 @@ class Worker(Server):
 
     async def _obey(self, channel: Channel, welcome: messages.Welcome) -> None:
         """Do what the scheduler says until the connection ends."""
-        loop = asyncio.get_running_loop()
-        self.registration += 1
-        self.machine = WorkerMachine(self.settings, replaceable=self.nanny_port > 0)
-        self._threads = Threads(
-            self,
-            self.nthreads,
-            self._take_reports,
-            self._moved,
-            self.settings.inline_result_bytes_max,
-            self.memory_limit_bytes,
-            loop,
-        )
         self.scheduler = channel
         self._channels[channel] = None
-        self._heartbeat(self.registration)
+        self.feed(events.Registered())
         self.scheduler_id, self.welcome_details = welcome.id, welcome.details
         self.attendance.compare_versions(welcome)
         if self.attendance.must_catch_up(welcome):
             self._held_back = []
-            self.background(self._catch_up(welcome, self.registration))
+            self.background(self._catch_up(channel, welcome))
         if self.on_registered is not None:
             self.on_registered(self)
         while True:
@@ -248,38 +250,36 @@ class Worker(Server):
             elif batch:
                 self.feed(events.Instructed(batch))
 
-    async def _catch_up(self, welcome: messages.Welcome, registration: int) -> None:
+    async def _catch_up(self, channel: Channel, welcome: messages.Welcome) -> None:
         """Set up the plugins that others have; what the scheduler sends meanwhile is done afterwards."""
         try:
             await self.attendance.catch_up(welcome)
         except (EngineError, TimeoutError) as error:
             logger.error("%s could not get its plugins: %s", self.id, error)
-        if registration == self.registration:
+        if self.scheduler is channel:
             held_back, self._held_back = self._held_back, None
             if held_back:
                 self.feed(events.Instructed(held_back))
 
-    def _reset(self) -> None:
-        """Forget what belonged to the lost scheduler: its ids mean nothing to the next one."""
-        self.registration += 1
-        self._held_back = None
-        if self._threads is not None:
-            self._threads.close()
-        if self.scheduler is not None:
-            self._channels.pop(self.scheduler, None)
-            self.scheduler.abort()
+    def _let_go_of_scheduler(self, channel: Channel) -> None:
+        """Stop what did not start; keep the data, and what threads are at, for whoever is the scheduler next."""
         self.scheduler = None
-        self._threads = None
-        self.data = {}
+        self._held_back = None
+        self._channels.pop(channel, None)
+        channel.abort()
+        if self.exit_code is None:
+            self.feed(events.SchedulerGone())
+        # The next scheduler counts functions anew.
         self._bodies = {}
 
     def _heartbeat(self, registration: int) -> None:
-        if registration != self.registration or self.scheduler is None:
+        if registration != self.registration:
             return
-        import psutil
+        if self.scheduler is not None:
+            import psutil
 
-        memory = psutil.Process().memory_info().rss
-        self.scheduler.send(messages.Heartbeat({"memory_bytes": memory, "held": len(self.data)}))
+            memory = psutil.Process().memory_info().rss
+            self.scheduler.send(messages.Heartbeat({"memory_bytes": memory, "held": len(self.data)}))
         self.loop.call_later(self.settings.heartbeat_interval_s, self._heartbeat, registration)
 
     async def closing(self) -> None:

@@ -224,7 +224,7 @@ class _Simulation:
 
     def _hear(self, client: _Client, batch: list[Any]) -> None:
         for message in batch:
-            if type(message) is messages.Notice:
+            if type(message) in (messages.Notice, messages.Roster):
                 continue
             number = message.number
             if type(message) is messages.Finished:

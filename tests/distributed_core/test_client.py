@@ -332,7 +332,7 @@ def test_without_workers_scatter_says_so(launch: Launcher) -> None:
 
 def test_a_lost_scheduler_is_named(launch: Launcher) -> None:
     scheduler, address = launch.scheduler()
-    client = Client(address)
+    client = Client(address, reconnect_timeout=0)
     waiting = client.submit(inc, 1)
     scheduler.process.kill()
     with pytest.raises(SchedulerLost, match="is gone"):

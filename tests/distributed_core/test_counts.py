@@ -20,7 +20,7 @@ BOUNDS = {
     "independent": {
         "packets": 100,
         "messages": 3_100,
-        "bytes": 126_000,
+        "bytes": 145_000,
         "scheduler instructions": 60,
         "worker instructions": 1_120,
         "scheduler calls": 66_000,
@@ -29,7 +29,7 @@ BOUNDS = {
     "chain": {
         "packets": 3_100,
         "messages": 3_100,
-        "bytes": 180_000,
+        "bytes": 205_000,
         "scheduler instructions": 2_100,
         "worker instructions": 2_100,
         "scheduler calls": 97_000,
@@ -38,7 +38,7 @@ BOUNDS = {
     "tree": {
         "packets": 260,
         "messages": 3_150,
-        "bytes": 142_000,
+        "bytes": 172_000,
         "scheduler instructions": 140,
         "worker instructions": 1_230,
         "scheduler calls": 85_000,
@@ -47,7 +47,7 @@ BOUNDS = {
     "all-to-all": {
         "packets": 90,
         "messages": 3_100,
-        "bytes": 155_000,
+        "bytes": 195_000,
         "scheduler instructions": 48,
         "worker instructions": 1_120,
         "scheduler calls": 104_000,

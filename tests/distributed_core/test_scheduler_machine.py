@@ -36,7 +36,9 @@ class Bench:
 
     def client(self, weight: float = 1.0) -> int:
         self.peers += 1
-        self.feed(events.ClientJoined(self.peers, f"c{self.peers}", weight))
+        # The numbers of the nameless client are those of its tasks.
+        name = f"c{self.peers}" if "" in self.machine.ledger.clients_by_name else ""
+        self.feed(events.ClientJoined(self.peers, name, weight))
         self.say(self.peers, messages.Submission([[F, "f", b"body"]], []))
         return self.peers
 

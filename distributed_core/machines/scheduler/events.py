@@ -10,29 +10,40 @@ from distributed_core.ids import PeerId, TaskId
 
 @dataclass(frozen=True, slots=True)
 class WorkerJoined:
-    """A worker registered. `address` is where it serves its data; `details` are shown to people."""
+    """A worker registered. `address` is where it serves its data; `details` are shown to people.
+
+    One that `returns` has data or runs from before, of which it tells next; `Presence` is the last word of that.
+    """
 
     worker: PeerId
     address: str
     name: str
     nthreads: int
     details: dict[str, Any]
+    returns: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerLost:
-    """The connection to a worker ended; its nanny may have told what became of the process."""
+    """The connection to a worker ended; its nanny may have told what became of the process.
+
+    With `alive` it is known that the process lives: it has another connection.
+    """
 
     worker: PeerId
     exit_code: int | None = None
     memory_bytes: int = 0
+    alive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ClientJoined:
+    """A client connected. One that `returns` says next what it still wants; `Reunion` is the last word of that."""
+
     client: PeerId
     id: str
     weight: float = 1.0
+    returns: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +69,11 @@ class LivenessChecked:
 @dataclass(frozen=True, slots=True)
 class Continued:
     """The turn that `Continue` asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryChecked:
+    """The timer that `WatchRecovery` asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +119,7 @@ SchedulerEvent = (
     | Received
     | LivenessChecked
     | Continued
+    | RecoveryChecked
     | CopiesWanted
     | ReplicasUnwanted
     | RetirementWanted

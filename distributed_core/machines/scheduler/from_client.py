@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from distributed_core import messages
-from distributed_core.ids import PeerId
-from distributed_core.machines.scheduler import transitions
+from distributed_core.ids import Number, PeerId
+from distributed_core.machines.scheduler import recovery, transitions
 from distributed_core.machines.scheduler.checking import Misbehaved, checked, numbers_of
-from distributed_core.machines.scheduler.fairness import Share
 from distributed_core.machines.scheduler.from_worker import disbelieve
 from distributed_core.machines.scheduler.ledger import Ledger
 from distributed_core.machines.scheduler.peers import ClientPeer
@@ -40,8 +39,9 @@ def on_submission(ledger: Ledger, client: ClientPeer, message: messages.Submissi
         client.functions[digest] = function
     for number, key, digest, payload, inputs, priority, options in checked(message.tasks, _TASK):
         if number in client.tasks:
-            raise Misbehaved(f"it used the number {number} twice")
-        task = ledger.by_key.get(key) if key is not None else None
+            said_again(ledger, client, number)
+            continue
+        task = known(ledger, client, number, key) if key is not None or client.said is not None else None
         if task is None:
             function = client.functions.get(digest)
             try:
@@ -54,22 +54,46 @@ def on_submission(ledger: Ledger, client: ClientPeer, message: messages.Submissi
                 raise Misbehaved("it submitted a task whose inputs are no numbers") from None
             if function is None or len(set(inputs)) != len(inputs):
                 raise Misbehaved("it submitted a task with an unknown function or with an input twice")
-            task = new_task(ledger, key, function, payload, needs, priority, client.share, options_of(options))
+            task = new_task(ledger, client, number, key, function, payload, needs, priority, options_of(options))
         transitions.want(ledger, client, number, task)
+        if client.said is not None:
+            client.said[number] = None
+            recovery.claim(ledger, task)
+
+
+def known(ledger: Ledger, client: ClientPeer, number: Number, key: str | None) -> Task | None:
+    """Return the task that a client means, if it is in the books: by its key, or by its number from before."""
+    task = ledger.by_key.get(key) if key is not None else None
+    if task is None and client.said is not None:
+        # It let go of it, or was out of touch; others still want what is made from it.
+        task = ledger.tasks.get(client.base + number)
+    return task
+
+
+def said_again(ledger: Ledger, client: ClientPeer, number: Number) -> None:
+    """A client that came back names a future that it has: tell where it stands."""
+    if client.said is None or number in client.said:
+        raise Misbehaved(f"it used the number {number} twice")
+    client.said[number] = None
+    transitions.tell(ledger, client, number, client.tasks[number])
 
 
 def new_task(
     ledger: Ledger,
+    client: ClientPeer,
+    number: Number,
     key: str | None,
     function: Function | None,
     payload: Any,
     inputs: tuple[Task, ...],
     priority: int,
-    share: Share,
     options: TaskOptions | None = None,
 ) -> Task:
     """Enter a task into the books."""
-    task = Task(ledger.next_task_id(), key, function, payload, inputs, -priority, share, options)
+    task_id = client.base + number
+    if number >> recovery.NUMBER_BITS or task_id in ledger.tasks:
+        raise Misbehaved(f"it used the number {number}, which it cannot use, or not again")
+    task = Task(task_id, key, function, payload, inputs, -priority, client.share, options)
     ledger.tasks[task.id] = task
     if key is not None:
         ledger.by_key[key] = task
@@ -88,7 +112,8 @@ def on_scattering(ledger: Ledger, client: ClientPeer, message: messages.Scatteri
     names = frozenset(map(str, message.workers)) if message.workers is not None else None
     for number, key, nbytes in checked(message.items, _DATUM):
         if number in client.tasks:
-            raise Misbehaved(f"it used the number {number} twice")
+            said_again(ledger, client, number)
+            continue
         task = ledger.by_key.get(key) if key is not None else None
         if task is not None and type(task.state) is not Released:
             transitions.want(ledger, client, number, task)
@@ -98,7 +123,7 @@ def on_scattering(ledger: Ledger, client: ClientPeer, message: messages.Scatteri
         ]
         worker = min(fitting, key=lambda each: each.nbytes + planned.get(each.id, 0), default=None)
         if task is None:
-            task = new_task(ledger, key, None, None, (), 0, client.share)
+            task = new_task(ledger, client, number, key, None, None, (), 0)
         ledger.move(task, Arriving(worker))
         transitions.want(ledger, client, number, task)
         if worker is None:
@@ -133,12 +158,39 @@ def on_vow(ledger: Ledger, client: ClientPeer, message: messages.Vow) -> None:
 def on_wish(ledger: Ledger, client: ClientPeer, message: messages.Wish) -> None:
     for number, key in checked(message.items, (int, str)):
         if number in client.tasks:
-            raise Misbehaved(f"it used the number {number} twice")
-        task = ledger.find(key)
+            said_again(ledger, client, number)
+            continue
+        if client.said is not None:
+            client.said[number] = None
+        recovery.wish(ledger, client, number, key)
+
+
+def on_ruin(ledger: Ledger, client: ClientPeer, message: messages.Ruin) -> None:
+    task = client.tasks.get(message.number)
+    if task is not None and type(task.state) in transitions.ACTIVE:
+        transitions.fail(ledger, task, Reason(message.kind, message.text, message.payload))
+
+
+def on_reclaim(ledger: Ledger, client: ClientPeer, message: messages.Reclaim) -> None:
+    for number, key, _ in checked(message.items, _DATUM):
+        if number in client.tasks:
+            said_again(ledger, client, number)
+            continue
+        task = known(ledger, client, number, key)
         if task is None:
-            ledger.send(client.id, messages.Cancelled(number, f"no task is named {key:.200}"))
-        else:
-            transitions.want(ledger, client, number, task)
+            task = new_task(ledger, client, number, key, None, None, (), 0)
+        if type(task.state) is Released:
+            ledger.move(task, Arriving(None))
+        transitions.want(ledger, client, number, task)
+        if client.said is not None:
+            client.said[number] = None
+        if ledger.recovery is not None:
+            ledger.recovery.reclaimed[task.id] = task
+        recovery.claim(ledger, task)
+
+
+def on_reunion(ledger: Ledger, client: ClientPeer, message: messages.Reunion) -> None:
+    recovery.reunited(ledger, client, message.workers)
 
 
 def on_complaint(ledger: Ledger, client: ClientPeer, message: messages.Complaint) -> None:
@@ -178,4 +230,7 @@ FROM_CLIENT: dict[type, Callable[[Ledger, ClientPeer, Any], None]] = {
     messages.Wish: on_wish,
     messages.Retrial: on_retrial,
     messages.Vow: on_vow,
+    messages.Ruin: on_ruin,
+    messages.Reclaim: on_reclaim,
+    messages.Reunion: on_reunion,
 }

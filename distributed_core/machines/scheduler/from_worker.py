@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from distributed_core import messages
-from distributed_core.machines.scheduler import transitions
+from distributed_core.machines.scheduler import recovery, transitions
 from distributed_core.machines.scheduler.checking import checked
 from distributed_core.machines.scheduler.ledger import Ledger
 from distributed_core.machines.scheduler.peers import WorkerPeer
-from distributed_core.machines.scheduler.tasks import Arriving, Assigned, Held, Ready, Reason, Task, Waiting
+from distributed_core.machines.scheduler.tasks import Assigned, Held, Reason, Task
 
 
 def on_completion(ledger: Ledger, worker: WorkerPeer, message: messages.Completion) -> None:
@@ -19,11 +19,14 @@ def on_completion(ledger: Ledger, worker: WorkerPeer, message: messages.Completi
         _learn(ledger, task, message.duration_s)
         worker.progress_at = ledger.now
         transitions.hold(ledger, task, worker, message.nbytes, message.payload)
+    elif ledger.recovery is not None:
+        recovery.ended(ledger, worker, message.task, message.run, message.nbytes)
 
 
 def on_failure(ledger: Ledger, worker: WorkerPeer, message: messages.Failure) -> None:
     task = current(ledger, worker, message.task, message.run)
     if task is None:
+        recovery.ended(ledger, worker, message.task, message.run, None)
         return
     _learn(ledger, task, message.duration_s)
     worker.progress_at = ledger.now
@@ -72,22 +75,19 @@ def on_possession(ledger: Ledger, worker: WorkerPeer, message: messages.Possessi
     for task_id, nbytes in checked(message.items, (int, int)):
         worker.copying.pop(task_id, None)
         task = ledger.tasks.get(task_id)
-        state = task.state if task is not None else None
-        if task is not None and type(state) is Arriving and state.worker is worker:
-            transitions.hold(ledger, task, worker, nbytes, None)
-        elif task is not None and type(state) is Held:
-            if task.options is not None and task.options.actor:
-                # What others get of an actor is a proxy, no copy; and it would keep the actor alive.
-                if worker not in state.workers:
-                    ledger.send(worker.id, messages.Disposal([task_id]))
-            elif worker not in state.workers:
-                ledger.move(task, Held((*state.workers, worker), state.nbytes))
-        elif task is not None and type(state) in (Waiting, Ready):
-            # Its other holders died while this copy was under way: nothing has to run again.
-            transitions.hold(ledger, task, worker, nbytes, None)
-        elif not (type(state) is Assigned and state.worker is worker):
-            # Nobody knows of this copy. Where the task is assigned to the same worker, its run replaces the copy.
+        if task is not None:
+            recovery.gain(ledger, task, worker, nbytes)
+        elif not (worker.returning and recovery.keep(ledger, worker, task_id, nbytes)):
             ledger.send(worker.id, messages.Disposal([task_id]))
+
+
+def on_continuation(ledger: Ledger, worker: WorkerPeer, message: messages.Continuation) -> None:
+    recovery.continued(ledger, worker, checked(message.items, (int, int)))
+
+
+def on_presence(ledger: Ledger, worker: WorkerPeer, message: messages.Presence) -> None:
+    worker.returning = False
+    ledger.review(worker)
 
 
 def on_shortfall(ledger: Ledger, worker: WorkerPeer, message: messages.Shortfall) -> None:
@@ -190,4 +190,6 @@ FROM_WORKER: dict[type, Callable[[Ledger, WorkerPeer, Any], None]] = {
     messages.Return: on_return,
     messages.Sacrifice: on_sacrifice,
     messages.Stubbornness: on_stubbornness,
+    messages.Continuation: on_continuation,
+    messages.Presence: on_presence,
 }

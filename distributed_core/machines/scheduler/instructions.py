@@ -36,4 +36,11 @@ class Continue:
     """Feed `Continued` in the next turn of the loop: there is more to do than one turn should take."""
 
 
-SchedulerInstruction = Send | Drop | WatchLiveness | Continue
+@dataclass(frozen=True, slots=True)
+class WatchRecovery:
+    """Feed `RecoveryChecked` after this time."""
+
+    delay_s: float
+
+
+SchedulerInstruction = Send | Drop | WatchLiveness | WatchRecovery | Continue

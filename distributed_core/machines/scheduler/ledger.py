@@ -13,7 +13,7 @@ from distributed_core.errors import InvariantBroken
 from distributed_core.ids import FunctionId, Number, PeerId, RunId, TaskId
 from distributed_core.machines.pages import Pages
 from distributed_core.machines.scheduler.fairness import Shares
-from distributed_core.machines.scheduler.peers import ClientPeer, Lingering, WorkerPeer
+from distributed_core.machines.scheduler.peers import ClientPeer, Lingering, Recovery, WorkerPeer
 from distributed_core.machines.scheduler.table import MOVES
 from distributed_core.machines.scheduler.tasks import (
     Arriving,
@@ -71,17 +71,18 @@ class Ledger:
         self.recalls: dict[RunId, WorkerPeer] = {}
         self.outbox: dict[PeerId, list[Any]] = {}
         self.drops: dict[PeerId, str] = {}
+        #: What peers that came back told, while it lasts.
+        self.recovery: Recovery | None = None
         self.log: deque[LogLine] = deque(maxlen=settings.log_lines_max)
-        self._task_ids = 0
         self._run_ids = 0
         self._function_ids: FunctionId = 0
         self._vow_numbers: Number = 0
 
     # --- numbers ----------------------------------------------------------------------------------
 
-    def next_task_id(self) -> TaskId:
-        self._task_ids += 1
-        return self._task_ids
+    def note_run(self, run: RunId) -> None:
+        """Somebody knows a run of this number: make none like it."""
+        self._run_ids = max(self._run_ids, run)
 
     def next_run_id(self) -> int:
         self._run_ids += 1
@@ -232,7 +233,7 @@ class Ledger:
 
     def full(self, worker: WorkerPeer) -> bool:
         """Tell whether `worker` has enough to do until the scheduler hears of it again, or may get nothing more."""
-        if worker.alone or worker.reserved or worker.retiring:
+        if worker.alone or worker.reserved or worker.retiring or worker.returning:
             return True
         return worker.active > worker.nthreads and worker.occupancy_s >= worker.nthreads * self.settings.fill_s
 

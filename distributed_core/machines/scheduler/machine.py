@@ -8,7 +8,7 @@ from typing import Any
 
 from distributed_core import messages
 from distributed_core.ids import PeerId
-from distributed_core.machines.scheduler import copying, events, placement, stealing, transitions
+from distributed_core.machines.scheduler import copying, events, placement, recovery, stealing, transitions
 from distributed_core.machines.scheduler.checking import Misbehaved
 from distributed_core.machines.scheduler.from_client import FROM_CLIENT
 from distributed_core.machines.scheduler.from_worker import FROM_WORKER
@@ -18,6 +18,7 @@ from distributed_core.machines.scheduler.instructions import (
     SchedulerInstruction,
     Send,
     WatchLiveness,
+    WatchRecovery,
 )
 from distributed_core.machines.scheduler.ledger import KEEPER, VOWS, Ledger
 from distributed_core.machines.scheduler.peers import ClientPeer, WorkerPeer
@@ -39,6 +40,7 @@ class SchedulerMachine:
         self.ledger = Ledger(self.settings)
         self._watching = False
         self._continuing = False
+        self._recovering = False
 
     # --- the one door -----------------------------------------------------------------------------
 
@@ -50,9 +52,10 @@ class SchedulerMachine:
         if VOWS in ledger.outbox:
             self._end_vows()
         ledger.outbox.pop(KEEPER, None)
-        placement.assign_ready(ledger)
-        if ledger.crowded:
-            stealing.balance(ledger)
+        if ledger.recovery is None or not recovery.waits(ledger):
+            placement.assign_ready(ledger)
+            if ledger.crowded:
+                stealing.balance(ledger)
         instructions: list[SchedulerInstruction] = [Send(peer, batch) for peer, batch in ledger.outbox.items()]
         ledger.outbox = {}
         if ledger.drops:
@@ -64,6 +67,9 @@ class SchedulerMachine:
         if ledger.leaving and not self._continuing:
             self._continuing = True
             instructions.append(Continue())
+        if ledger.recovery is not None and not self._recovering:
+            self._recovering = True
+            instructions.append(WatchRecovery(recovery.next_check_s(ledger)))
         return instructions
 
     def _end_vows(self) -> None:
@@ -116,7 +122,16 @@ class SchedulerMachine:
         worker = WorkerPeer(event.worker, event.address, event.name, event.nthreads, event.details)
         worker.last_seen = worker.progress_at = self.ledger.now
         self.ledger.workers[event.worker] = worker
+        if event.returns:
+            worker.returning = True
+            recovery.begin(self.ledger)
         self.ledger.review(worker)
+        self._tell_roster()
+
+    def _tell_roster(self) -> None:
+        for client in self.ledger.clients:
+            if client > 0:
+                self.ledger.send(client, messages.Roster(len(self.ledger.workers)))
 
     def _on_worker_lost(self, event: events.WorkerLost) -> None:
         ledger = self.ledger
@@ -137,7 +152,7 @@ class SchedulerMachine:
             started = state.seceded or places > 0 or unreported_s > 0
             places -= not state.seceded
             unreported_s -= state.expected_s
-            if started and not worker.blameless:
+            if started and not worker.blameless and not event.alive:
                 self._suspect(task, task.id == alone)
             troubles = task.troubles
             if troubles is not None and (
@@ -152,6 +167,7 @@ class SchedulerMachine:
             text = f"the worker {worker.address} died before the scattered data reached it; scatter it again"
             transitions.fail(ledger, task, Reason("DataLost", text, None))
         ledger.outbox.pop(worker.id, None)
+        self._tell_roster()
 
     def _suspect(self, task: Task, alone: bool) -> None:
         troubles = task.trouble()
@@ -161,9 +177,17 @@ class SchedulerMachine:
             troubles.alone_deaths += 1
 
     def _on_client_joined(self, event: events.ClientJoined) -> None:
-        client = ClientPeer(event.client, event.id, event.weight)
-        self.ledger.clients[event.client] = client
-        self.ledger.clients_by_name[event.id] = client
+        ledger = self.ledger
+        client = recovery.reattach(ledger, event.client, event.id) if event.returns else None
+        if client is None:
+            client = ClientPeer(event.client, event.id, event.weight)
+            client.base = recovery.task_base(event.id)
+        ledger.clients[event.client] = client
+        ledger.clients_by_name[event.id] = client
+        if event.returns:
+            client.said = {}
+            recovery.expect(ledger, client)
+        ledger.send(client.id, messages.Roster(len(ledger.workers)))
 
     def _on_client_lost(self, event: events.ClientLost) -> None:
         ledger = self.ledger
@@ -172,9 +196,15 @@ class SchedulerMachine:
             return
         if ledger.clients_by_name.get(client.name) is client:
             del ledger.clients_by_name[client.name]
+        if ledger.recovery is not None:
+            ledger.recovery.clients.pop(client.id, None)
         ledger.leaving[client.id] = client
         self._release_leaving()
         ledger.outbox.pop(client.id, None)
+
+    def _on_recovery_checked(self, event: events.RecoveryChecked) -> None:
+        self._recovering = False
+        recovery.check(self.ledger)
 
     def _on_continued(self, event: events.Continued) -> None:
         self._continuing = False
@@ -263,6 +293,7 @@ class SchedulerMachine:
         events.Received: _on_received,
         events.LivenessChecked: _on_liveness_checked,
         events.Continued: _on_continued,
+        events.RecoveryChecked: _on_recovery_checked,
         events.CopiesWanted: _on_copies_wanted,
         events.ReplicasUnwanted: _on_replicas_unwanted,
         events.RetirementWanted: _on_retirement_wanted,

@@ -13,6 +13,40 @@ from distributed_core.machines.scheduler.tasks import Function, Held, Task, Task
 SHARED_BYTES_MAX = 1024
 
 
+class Recovery:
+    """What came back of a time before, and whom to wait for.
+
+    Attributes
+    ----------
+    held
+        Data of tasks that nobody asked for yet: bytes by worker.
+    runs
+        Runs of such tasks that go on: worker and run.
+    clients
+        Those that are still saying what they want.
+    expected
+        How many workers the clients had heard of.
+    wishes
+        Futures that clients wish of tasks of others: client, number, key.
+    reclaimed
+        Scattered data that clients say was there.
+    wait_until_s, until_s
+        Until when nothing is assigned while somebody is missing; when what is not claimed goes.
+    """
+
+    __slots__ = ("clients", "expected", "held", "reclaimed", "runs", "until_s", "wait_until_s", "wishes")
+
+    def __init__(self) -> None:
+        self.held: dict[TaskId, dict[PeerId, int]] = {}
+        self.runs: dict[TaskId, tuple[PeerId, RunId]] = {}
+        self.clients: dict[PeerId, None] = {}
+        self.expected = 0
+        self.wishes: list[tuple[ClientPeer, int, str]] = []
+        self.reclaimed: dict[TaskId, Task] = {}
+        self.wait_until_s = 0.0
+        self.until_s = 0.0
+
+
 class Lingering:
     """A run that was withdrawn and may still be in a thread: it keeps its resources until the worker says it is over.
 
@@ -55,6 +89,8 @@ class WorkerPeer:
         It gets no more work, because a suspect is to run there alone.
     retiring
         It gets no more work, because it is to leave.
+    returning
+        It is telling what it has from before, and gets no work until it has told.
     blameless
         It said that it ends for reasons of its own: what ran there is no suspect.
     """
@@ -85,6 +121,7 @@ class WorkerPeer:
         "reserved",
         "resources",
         "retiring",
+        "returning",
         "seceded",
     )
 
@@ -114,7 +151,13 @@ class WorkerPeer:
         self.alone: TaskId = 0
         self.reserved = False
         self.retiring = False
+        self.returning = False
         self.blameless = False
+
+    @property
+    def barred(self) -> bool:
+        """Whether it gets no work, whatever it has to do already."""
+        return bool(self.alone) or self.reserved or self.retiring or self.returning
 
     @property
     def active(self) -> int:
@@ -141,14 +184,17 @@ class WorkerPeer:
 class ClientPeer:
     """A client: its futures by number, the functions that it may name by their digest, its share of the workers.
 
-    `warned` are the demands of its tasks that nobody met, and that it was told of.
+    `warned` are the demands of its tasks that nobody met, and that it was told of. `base` makes its numbers those of
+    tasks. `said` are the numbers that it named since it came back, None once it has named all.
     """
 
-    __slots__ = ("functions", "id", "name", "share", "tasks", "warned")
+    __slots__ = ("base", "functions", "id", "name", "said", "share", "tasks", "warned")
 
     def __init__(self, id: PeerId, name: str, weight: float = 1.0) -> None:
         self.id = id
         self.name = name
+        self.base: TaskId = 0
+        self.said: dict[int, None] | None = None
         self.tasks: Pages[Task] = Pages()
         self.functions: dict[bytes, Function] = {}
         self.share = Share(id, weight)

@@ -69,7 +69,7 @@ def choose(ledger: Ledger, task: Task, more: Iterable[WorkerPeer]) -> WorkerPeer
     for each in islice(task.inputs, CANDIDATES_MAX):
         if type(each.state) is Held:
             for holder in islice(each.state.workers, HOLDERS_MAX):
-                if not (holder.alone or holder.reserved or holder.retiring):
+                if not holder.barred:
                     candidates[holder] = None
     if len(candidates) == 1:
         return _only(candidates)
@@ -177,7 +177,7 @@ def place_suspects(ledger: Ledger) -> None:
             continue
         options = task.options
         fitting = list(ledger.workers.values()) if options is None else willing(ledger, options)
-        fitting = [worker for worker in fitting if not worker.alone and not worker.retiring]
+        fitting = [worker for worker in fitting if not worker.alone and not worker.retiring and not worker.returning]
         idle = [worker for worker in fitting if not worker.active and has_free(worker, options)]
         if idle:
             worker = min(idle, key=lambda each: transfer_s(ledger, task, each))

@@ -23,6 +23,7 @@ MOVES: dict[tuple[type[TaskState], type[TaskState]], str] = {
     (Waiting, Ready): "the last missing input is held",
     (Waiting, Held): "a copy turned up on a worker",
     (Ready, Held): "a copy turned up on a worker",
+    (Waiting, Assigned): "it runs already: its worker was out of touch",
     (Waiting, Erred): "an input has no result",
     (Waiting, Released): "no longer wanted",
     (Ready, Waiting): "an input was lost before it was assigned",

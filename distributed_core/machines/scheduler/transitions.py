@@ -244,13 +244,20 @@ def want(ledger: Ledger, client: ClientPeer, number: Number, task: Task) -> None
         task.client, task.number = client, number
     else:
         task.sharers = (*task.sharers, Want(client, number))
+    state = type(task.state)
+    if state is Released:
+        activate(ledger, task)
+    else:
+        tell(ledger, client, number, task)
+
+
+def tell(ledger: Ledger, client: ClientPeer, number: Number, task: Task) -> None:
+    """Tell a client where the task of a future stands, if it has ended."""
     state = task.state
     if type(state) is Held:
         ledger.send(client.id, messages.Finished(number, state.nbytes, None))
     elif type(state) is Erred:
         ledger.send(client.id, messages.Failed(number, *state.reason))
-    elif type(state) is Released:
-        activate(ledger, task)
 
 
 def _drop_want(task: Task, client: ClientPeer, number: Number) -> None:

@@ -16,6 +16,16 @@ class Instructed:
     messages: list[Any]
 
 
+@dataclass(frozen=True, slots=True)
+class SchedulerGone:
+    """The connection to the scheduler ended; the worker looks for it, or for another one in its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """The worker has a scheduler again, which may know nothing of it."""
+
+
 class RunFinished(NamedTuple):
     """A run returned; the server keeps its result. `payload` is the result, where it is small."""
 
@@ -113,6 +123,8 @@ class DataPut:
 
 WorkerEvent = (
     Instructed
+    | SchedulerGone
+    | Registered
     | Executed
     | RunTaken
     | RunStarted

@@ -29,9 +29,10 @@ from distributed_core.settings import WorkerSettings
 
 
 class WorkerMachine:
-    """A worker as a pure machine, for one registration at one scheduler.
+    """A worker as a pure machine.
 
-    A worker that registers anew starts with a new machine: task ids of one scheduler mean nothing to the next.
+    It outlives its scheduler: what it holds and what its threads are at is told to the next one, to which the numbers
+    of tasks mean the same.
 
     Parameters
     ----------
@@ -75,6 +76,34 @@ class WorkerMachine:
             "sought": {task: replica.source for task, replica in self.replicas.items() if not replica.held},
             "asked": list(self.asked),
         }
+
+    # --- one scheduler after another --------------------------------------------------------------
+
+    def _on_scheduler_gone(self, event: events.SchedulerGone) -> None:
+        """Keep the data and what threads are at; everything else will be asked for again."""
+        for run in list(self.waiting.values()):
+            self._forget_waiting(run)
+        self.queues.clear()
+        for replica in list(self.replicas.values()):
+            replica.errand = False
+            if not replica.held and replica.source not in self.asked:
+                del self.replicas[replica.task]
+        for run in self.runs.values():
+            run.orphaned = True
+            self._out.append(TakeBack(run.run))
+
+    def _on_registered(self, event: events.Registered) -> None:
+        held = [[replica.task, replica.nbytes] for replica in self.replicas.values() if replica.held]
+        for start in range(0, len(held), self.settings.told_at_once_max):
+            self._reports.append(messages.Possession(held[start : start + self.settings.told_at_once_max]))
+        if self.runs:
+            self._reports.append(messages.Continuation([[run.task, run.run] for run in self.runs.values()]))
+        self._reports.append(messages.Presence())
+
+    @property
+    def returns(self) -> bool:
+        """Whether there is something to tell a scheduler before it may assign anything."""
+        return bool(self.runs) or any(replica.held for replica in self.replicas.values())
 
     # --- from the scheduler -----------------------------------------------------------------------
 
@@ -209,7 +238,11 @@ class WorkerMachine:
                 self._interrupt(run)
             return
         run = self.runs.get(event.run)
-        if run is not None and run.recalled:
+        if run is not None and run.orphaned:
+            run.orphaned = False
+            if event.taken:
+                del self.runs[event.run]
+        elif run is not None and run.recalled:
             run.recalled = False
             if event.taken:
                 del self.runs[event.run]
@@ -390,6 +423,8 @@ class WorkerMachine:
 
     _ON_EVENT: dict[type, Callable[..., None]] = {
         events.Instructed: _on_instructed,
+        events.SchedulerGone: _on_scheduler_gone,
+        events.Registered: _on_registered,
         events.Executed: _on_executed,
         events.RunTaken: _on_run_taken,
         events.RunStarted: _on_run_started,

@@ -19,6 +19,8 @@ class Run:
         The scheduler asked for it back, and the executor was asked.
     interrupt
         It was withdrawn, and is to be interrupted if it runs.
+    orphaned
+        Its scheduler was lost, and the executor was asked for it back: nobody wants to hear of that.
     """
 
     __slots__ = (
@@ -26,6 +28,7 @@ class Run:
         "inputs",
         "interrupt",
         "missing",
+        "orphaned",
         "payload",
         "recalled",
         "run",
@@ -53,3 +56,4 @@ class Run:
         self.timed_out = False
         self.recalled = False
         self.interrupt = False
+        self.orphaned = False

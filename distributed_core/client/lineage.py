@@ -1,0 +1,108 @@
+"""What a client would have to say to a scheduler that never heard of it: all that its futures are made from.
+
+A task stays here as long as its future is held, or that of anything made from it: the same time that the scheduler
+keeps it. Called under the cells' lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from distributed_core import messages
+
+
+class Datum(NamedTuple):
+    """Scattered data: the scheduler knows it by this key, and workers have it."""
+
+    key: str | None
+    nbytes: int
+
+
+class Lineage:
+    """The words of one client that still count, oldest first."""
+
+    def __init__(self) -> None:
+        #: By number: a task as it was submitted, scattered data, or the key of a task of others.
+        self._entries: dict[int, list[Any] | Datum | str] = {}
+        #: How many entries have this one as an input.
+        self._users: dict[int, int] = {}
+        #: Released, and still an input of others.
+        self._let_go: dict[int, None] = {}
+        self._functions: dict[bytes, list[Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, functions: list[Any], tasks: list[Any]) -> None:
+        """Remember what was submitted; the lists are as those of `Submission`."""
+        for function in functions:
+            self._functions[function[0]] = function
+        entries = self._entries
+        for task in tasks:
+            entries[task[0]] = task
+            for each in task[4]:
+                self._users[each] = self._users.get(each, 0) + 1
+
+    def note(self, message: Any) -> None:
+        """Remember what else was said that counts."""
+        kind = type(message)
+        if kind is messages.Release:
+            self._release(message.numbers)
+        elif kind is messages.Wish:
+            self._entries.update((number, key) for number, key in message.items)
+        elif kind is messages.Scattering:
+            self._entries.update((number, Datum(key, nbytes)) for number, key, nbytes in message.items)
+
+    def _release(self, numbers: list[int]) -> None:
+        stack = list(numbers)
+        while stack:
+            number = stack.pop()
+            if number in self._users:
+                if number in self._entries:
+                    self._let_go[number] = None
+                continue
+            self._let_go.pop(number, None)
+            entry = self._entries.pop(number, None)
+            if type(entry) is not list:
+                continue
+            for each in entry[4]:
+                self._users[each] -= 1
+                if not self._users[each]:
+                    del self._users[each]
+                    if each in self._let_go:
+                        stack.append(each)
+
+    def words(self, at_once: int, cancelled: Callable[[int], bool]) -> Iterator[Any]:
+        """Say everything again, at most `at_once` tasks in a message, but for what was cancelled.
+
+        A function leaves with the first task that uses it.
+        """
+        known: dict[bytes, None] = {}
+        functions: list[Any] = []
+        tasks: list[Any] = []
+        for number, entry in list(self._entries.items()):
+            if cancelled(number):
+                continue
+            if type(entry) is list:
+                digest = entry[2]
+                if digest not in known:
+                    known[digest] = None
+                    functions.append(self._functions[digest])
+                tasks.append(entry)
+            if tasks and (len(tasks) == at_once or type(entry) is not list):
+                yield messages.Submission(functions, tasks)
+                functions, tasks = [], []
+            if type(entry) is Datum:
+                yield messages.Reclaim([[number, entry.key, entry.nbytes]])
+            elif type(entry) is str:
+                yield messages.Wish([[number, entry]])
+        if tasks:
+            yield messages.Submission(functions, tasks)
+        if self._let_go:
+            yield messages.Release(list(self._let_go))
+        self._functions = {digest: self._functions[digest] for digest in known}
+
+    def knows(self, digest: bytes) -> bool:
+        """Tell whether a function was said to the scheduler."""
+        return digest in self._functions
