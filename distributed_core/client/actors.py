@@ -106,7 +106,7 @@ class Actor:
 
     async def _call(self, client: Any, op: str, arguments: dict[str, Any]) -> Any:
         try:
-            well, frames = await client._session.ask_worker(self._address, op, arguments)
+            well, frames = await client._session.bulk.ask_worker(self._address, op, arguments)
         except (ConnectionLost, OSError) as error:
             text = f"the worker at {self._address} that had the actor {self._key} is gone ({error}); make a new actor"
             raise ActorLost(text) from None

@@ -148,7 +148,7 @@ class DataCalls(Asking):
                 cell.refs = 1
                 futures.append(future_of(self, cell))
                 items.append((cell, frames, payloads.sizeof(value)))
-        await self._session.scatter(items, workers)
+        await self._session.bulk.scatter(items, workers)
         await self._session.settled([future._cell for future in futures])
         for future in futures:
             if future.status != states.FINISHED:

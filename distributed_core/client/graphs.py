@@ -260,7 +260,7 @@ class GraphCalls(TaskCalls):
                 failed = next((cell for cell in distinct if cell.status not in (states.PENDING, states.FINISHED)), None)
                 if failed is not None:
                     raise failed.exception()
-                payload_of = await session.fetch(distinct)
+                payload_of = await session.bulk.fetch(distinct)
                 if len(payload_of) == len(distinct):
                     break
                 await session.settled(distinct)

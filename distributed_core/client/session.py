@@ -13,31 +13,24 @@ from typing import Any
 
 from distributed_core import messages
 from distributed_core.client import cells as states
+from distributed_core.client.bulk import Bulk
 from distributed_core.client.cells import Cell, Cells
 from distributed_core.client.lineage import Lineage
-from distributed_core.comm.address import Address, format_address, parse_address
+from distributed_core.comm.address import Address, format_address
 from distributed_core.comm.channel import Channel, open_channel
 from distributed_core.comm.credential import Credential
 from distributed_core.errors import (
     ConnectError,
     ConnectionLost,
     EngineError,
-    NotSerializable,
     ProtocolError,
-    RemoteError,
 )
-from distributed_core.messages import Payload
 from distributed_core.versions import own_versions
 
 logger = logging.getLogger(__name__)
 
 #: Tasks in one message at most, so that the scheduler's loop is never busy with one for long.
 CHUNK_TASKS = 500
-#: One request for results asks a worker for at most so many, and so many bytes.
-FETCH_TASKS = 1000
-FETCH_BYTES = 64 << 20
-#: How often a gather asks again for data whose holders did not give it.
-GATHER_TRIES = 20
 
 
 class Session:
@@ -88,11 +81,8 @@ class Session:
         #: Done when there is a connection again, or none will be.
         self._back: asyncio.Event = asyncio.Event()
         self._farewell = ""
-        self._placements: dict[int, asyncio.Future[tuple[int, str]]] = {}
-        self._workers: dict[str, Channel] = {}
-        self._worker_turns: dict[str, asyncio.Lock] = {}
-        self._unreachable: dict[str, None] = {}
         self._workers_known = 0
+        self.bulk = Bulk(self)
         #: What to call with a `Notice`, by its topic; the scheduler's own warnings are a topic too.
         self.listeners: dict[str, list[Callable[[messages.Notice], Any]]] = {"warning": [_warn]}
 
@@ -167,9 +157,7 @@ class Session:
         channel.abort()
         self._channel = None
         self._back.clear()
-        for waiter in self._placements.values():
-            if not waiter.done():
-                waiter.set_exception(ConnectionLost(reason))
+        self.bulk.lose(reason)
 
     def _come_back(self, channel: Channel) -> None:
         """Say again all that still counts, to a scheduler that may never have heard of it."""
@@ -207,8 +195,7 @@ class Session:
             self._flush()
             await self._channel.close()
         self.closed = True
-        for channel in self._workers.values():
-            channel.abort()
+        self.bulk.close()
         if self._callbacks is not None:
             self._callbacks.shutdown(wait=False)
         if self._listener is not None:
@@ -311,9 +298,7 @@ class Session:
                 continue
             cell = cells.by_number.get(message.number)
             if kind is messages.Placement:
-                waiter = self._placements.get(message.number)
-                if waiter is not None and not waiter.done():
-                    waiter.set_result((message.task, message.address))
+                self.bulk.placed(message)
             elif cell is None:
                 continue
             elif kind is messages.Finished:
@@ -324,7 +309,7 @@ class Session:
             elif kind is messages.Failed:
                 cell.reason = (message.kind, message.text, message.payload)
                 cells.finish(cell, states.ERROR)
-                self._fail_placement(message)
+                self.bulk.not_placed(message)
             elif kind is messages.Pending:
                 cells.reopen(cell)
             elif kind is messages.Cancelled:
@@ -337,11 +322,6 @@ class Session:
                 handle(message)
             except Exception:
                 logger.exception("what listens to %s failed", message.topic)
-
-    def _fail_placement(self, message: messages.Failed) -> None:
-        waiter = self._placements.get(message.number)
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(ConnectionLost(message.text))
 
     def call_back(self, function: Callable[[Any], Any], argument: Any) -> None:
         """Call a user's function in the thread for such, so that it cannot hold up the loop."""
@@ -369,6 +349,10 @@ class Session:
             raise ConnectionLost("the connection to the scheduler is closed")
         self._flush()
         return await self._channel.call(op, arguments)
+
+    async def returned(self) -> None:
+        """Wait while the scheduler is looked for."""
+        await self._back.wait()
 
     # --- waiting ----------------------------------------------------------------------------------
 
@@ -405,126 +389,6 @@ class Session:
             for cell in watched:
                 self.cells.unwatch(cell, wake_here)
             raise
-
-    # --- data -------------------------------------------------------------------------------------
-
-    async def fetch(self, cells: list[Cell]) -> dict[int, Payload | NotSerializable]:
-        """Return the payloads of finished cells by number, from wherever they are; wait for what is computed again.
-
-        In place of a result that cannot leave its worker stands the exception that says so.
-
-        Raises
-        ------
-        ConnectionLost
-            No worker gives a result after many tries.
-        """
-        got: dict[int, Payload | NotSerializable] = {}
-        for attempt in range(GATHER_TRIES):
-            missing = [cell for cell in cells if cell.number not in got and cell.status == states.FINISHED]
-            for cell in missing:
-                if cell.payload is not None:
-                    got[cell.number] = cell.payload
-            missing = [cell for cell in missing if cell.number not in got]
-            if not missing:
-                return got
-            if attempt:
-                await asyncio.sleep(0.01 * 2 ** min(attempt, 6))
-            try:
-                located = await self.call("holders", {"numbers": [cell.number for cell in missing]})
-            except ConnectionLost:
-                if self.closed:
-                    raise
-                # It comes back, and may have to compute them again.
-                await self._back.wait()
-                await self.settled(cells)
-                continue
-            by_address: dict[str, dict[int, int]] = {}
-            for number, task, addresses in located:
-                by_address.setdefault(addresses[number % len(addresses)], {})[task] = number
-            sizes = {cell.number: cell.nbytes for cell in missing}
-            await asyncio.gather(*(self._fetch_parts(each, tasks, sizes, got) for each, tasks in by_address.items()))
-            await self.settled(cells)
-        raise ConnectionLost("workers hold results that they do not give; look at the workers' log")
-
-    async def _fetch_parts(
-        self, address: str, tasks: dict[int, int], sizes: dict[int, int], got: dict[int, Any]
-    ) -> None:
-        """Ask one worker for its results, in requests whose answers stay of a handy size."""
-        part: dict[int, int] = {}
-        nbytes = 0
-        for task, number in tasks.items():
-            if part and (len(part) == FETCH_TASKS or nbytes + sizes[number] > FETCH_BYTES):
-                await self._fetch_from(address, part, got)
-                part, nbytes = {}, 0
-            part[task] = number
-            nbytes += sizes[number]
-        await self._fetch_from(address, part, got)
-
-    async def _fetch_from(self, address: str, tasks: dict[int, int], got: dict[int, Any]) -> None:
-        try:
-            found = await self.ask_worker(address, "get_data", {"tasks": list(tasks)})
-        except (EngineError, OSError, TimeoutError) as error:
-            logger.info("worker %s did not give its data: %s", address, error)
-            return
-        for task, frames, text in found:
-            if text is not None:
-                got[tasks.pop(task)] = NotSerializable(text)
-            else:
-                got[tasks.pop(task)] = frames
-        if tasks:
-            self.post(messages.Complaint([[number, address] for number in tasks.values()]))
-
-    async def ask_worker(self, address: str, op: str, arguments: dict[str, Any]) -> Any:
-        """Call a worker: straight, or through the scheduler."""
-        if self.direct is not False and address not in self._unreachable:
-            try:
-                # One at a time, so that the calls of an actor leave in their order, also while a connection is made.
-                async with self._worker_turns.setdefault(address, asyncio.Lock()):
-                    channel = self._workers.get(address)
-                    if channel is None or channel.stream.closed:
-                        channel, _ = await open_channel(parse_address(address), self.credential, "rpc", timeout_s=5.0)
-                        channel.read_replies()
-                        self._workers[address] = channel
-                    answer = channel.begin(op, arguments)
-                return await answer
-            except ConnectError:
-                if self.direct:
-                    raise
-                self._unreachable[address] = None
-        return await self.call("relay", {"address": address, "op": op, "arguments": arguments})
-
-    async def scatter(self, items: list[tuple[Cell, Payload, int]], workers: list[str] | None = None) -> None:
-        """Bring data, (cell, frames, bytes) each, to the workers that the scheduler names.
-
-        Raises
-        ------
-        ConnectionLost
-            There is no worker, or one died before it had its part.
-        """
-        loop = asyncio.get_running_loop()
-        for cell, _, _ in items:
-            self._placements[cell.number] = loop.create_future()
-        with self.cells.lock:
-            self.post(messages.Scattering([[cell.number, cell.key, nbytes] for cell, _, nbytes in items], workers))
-        try:
-            by_address: dict[str, list[Any]] = {}
-            for cell, frames, _ in items:
-                waiter = self._placements[cell.number]
-                # A key that exists already gets no placement: its data is there.
-                settled = asyncio.ensure_future(self.settled([cell]))
-                either: list[asyncio.Future[Any]] = [waiter, settled]
-                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-                settled.cancel()
-                if waiter.done():
-                    task, address = waiter.result()
-                    by_address.setdefault(address, []).append([task, frames])
-            puts = [self.ask_worker(each, "put_data", {"items": part}) for each, part in by_address.items()]
-            await asyncio.gather(*puts)
-        except RemoteError as error:
-            raise ConnectionLost(f"a worker did not take its part of the scattered data: {error}") from error
-        finally:
-            for cell, _, _ in items:
-                self._placements.pop(cell.number).cancel()
 
 
 def _weight(message: Any) -> int:

@@ -291,7 +291,7 @@ class TaskCalls(Connected):
         failed = {cell.number: cell for cell in distinct if cell.status != states.FINISHED}
         if failed and errors == "raise":
             raise next(iter(failed.values())).exception()
-        payload_of = await self._session.fetch([cell for cell in distinct if cell.number not in failed])
+        payload_of = await self._session.bulk.fetch([cell for cell in distinct if cell.number not in failed])
         values: dict[int, Any] = {}
         for cell in distinct:
             if cell.number in payload_of:
@@ -307,7 +307,7 @@ class TaskCalls(Connected):
     async def _result(self, cell: Cell, timeout: float | None) -> Any:
         await asyncio.wait_for(self._session.settled([cell]), timeout)
         while cell.status == states.FINISHED:
-            found = (await self._session.fetch([cell])).get(cell.number)
+            found = (await self._session.bulk.fetch([cell])).get(cell.number)
             if isinstance(found, BaseException):
                 raise found
             if found is not None:

@@ -6,6 +6,7 @@ calls of Python functions. The processor time that the scheduler's machine takes
 
 from __future__ import annotations
 
+import gc
 import heapq
 import sys
 import time
@@ -172,12 +173,14 @@ class ModelCluster:
             calls += what == "call"
 
         if self._count_calls:
+            gc.disable()  # Its callbacks are calls too.
             sys.setprofile(count)
         begin_s = time.process_time()
         asked = self.machine.handle(event, self.now)
         self.scheduler_s += time.process_time() - begin_s
         if self._count_calls:
             sys.setprofile(None)
+            gc.enable()
             self.counts["scheduler calls"] += calls
         self.counts["scheduler events"] += 1
         for each in asked:
