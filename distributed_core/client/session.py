@@ -78,6 +78,10 @@ class Session:
         self._missed: list[Cell] = []
         self._waking = False
         self._callbacks: ThreadPoolExecutor | None = None
+        #: What is to run to its end, held until then: another scheduler would have to be told of it.
+        self._vowed: dict[int, Cell] = {}
+        #: Topics of events that it subscribed to.
+        self.topics: dict[str, None] = {}
         #: Done when there is a connection again, or none will be.
         self._back: asyncio.Event = asyncio.Event()
         self._farewell = ""
@@ -181,8 +185,12 @@ class Session:
                 channel.stream.flush()
         for message in unsent:
             # What else was to leave is in the lineage, or means nothing there.
-            if type(message) in (messages.Cancellation, messages.Retrial, messages.Vow):
+            if type(message) in (messages.Cancellation, messages.Retrial):
                 channel.send(message)
+        if self._vowed:
+            channel.send(messages.Vow(list(self._vowed)))
+        for topic in self.topics:
+            channel.send(messages.Request(0, "subscribe", {"topic": topic}))
         channel.send(messages.Reunion(self._workers_known))
         self._channel = channel
         self._back.set()
@@ -220,6 +228,21 @@ class Session:
         else:
             self._outbox.append(messages.Submission(functions, tasks))
         self._wake()
+
+    def vow(self, vowed: list[Cell]) -> None:
+        """These are to run to their end, whoever lets go of them, and this client too."""
+        self.post(messages.Vow([cell.number for cell in vowed]))
+        for cell in vowed:
+            with self.cells.lock:
+                if cell.status != states.PENDING or cell.number in self._vowed:
+                    continue
+                cell.refs += 1
+                self._vowed[cell.number] = cell
+            self.cells.call_when_done(cell, lambda each=cell: self._keep_vow(each))  # type: ignore[misc]
+
+    def _keep_vow(self, cell: Cell) -> None:
+        if self._vowed.pop(cell.number, None) is not None:
+            self.release(cell)
 
     def has_function(self, digest: bytes) -> bool:
         """Tell whether this function is on its way to the scheduler, or there."""

@@ -170,6 +170,7 @@ class SharingCalls(PluginCalls):
             session.call_back(handler, (float(notice.text), payloads.loads(notice.payload or [])))
 
         session.listeners[topic] = [hear]
+        self._session.topics[topic] = None
         return self._answer(self._ask("subscribe", topic=topic))
 
     def unsubscribe_topic(self, topic: str) -> Any:
@@ -183,6 +184,7 @@ class SharingCalls(PluginCalls):
         self._check_open()
         if self._session.listeners.pop(topic, None) is None:
             raise UsageError(f"this client did not subscribe to {topic!r}")
+        self._session.topics.pop(topic, None)
         return self._answer(self._ask("unsubscribe", topic=topic))
 
     def forward_logging(self, logger_name: str | None = None, level: int = logging.NOTSET) -> Any:

@@ -17,7 +17,7 @@ from distributed_core.client.future import Future, content_key, flat_futures, fu
 from distributed_core.client.options import annotations_here, task_options
 from distributed_core.client.session import CHUNK_TASKS
 from distributed_core.errors import UsageError
-from distributed_core.messages import Cancellation, Retrial, Vow, Wish
+from distributed_core.messages import Cancellation, Retrial, Wish
 from distributed_core.protocol import payload as payloads
 from distributed_core.protocol.actors import make_actor
 
@@ -360,7 +360,7 @@ class TaskCalls(Connected):
     def fire_and_forget(self, futures: Any) -> None:
         """Let tasks run to their end although nobody holds their futures; see `distributed_core.fire_and_forget`."""
         self._check_open()
-        self._session.post(Vow([future._cell.number for future in flat_futures(futures)]))
+        self._session.vow([future._cell for future in flat_futures(futures)])
 
     def wait(self, futures: Iterable[Future], timeout: float | None = None, return_when: str = "ALL_COMPLETED") -> Any:
         """Wait for futures; see `distributed_core.wait`."""

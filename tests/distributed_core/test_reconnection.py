@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from distributed_core import Client, as_completed
+from distributed_core import Client, LocalCluster, as_completed, fire_and_forget
 from distributed_core.errors import SchedulerLost
 from tests.distributed_core.launching import Launched, Launcher
 
@@ -130,3 +132,54 @@ def test_a_scheduler_that_ends_in_good_order_is_not_looked_for(launch: Launcher)
         assert scheduler.end() == 0
         with pytest.raises(SchedulerLost, match="was ended"):
             waiting.result(timeout=30)
+
+
+def test_connections_that_break_all_the_time_change_no_result() -> None:
+    source = random.Random(4)
+    with LocalCluster(2, scheduler_port=0) as cluster, cluster.client() as client:
+        rounds = 6
+        broken = 0
+
+        def cut() -> int:
+            """Break some connections of the scheduler, on its own loop."""
+            channels = list(cluster._servers[0]._peers.values())
+            chosen = source.sample(channels, source.randint(min(1, len(channels)), len(channels)))
+            for channel in chosen:
+                channel.abort()
+            return len(chosen)
+
+        for place in range(rounds):
+            leaves = client.map(lambda x, place=place: x + place, range(300), pure=False)
+            level = leaves
+            while len(level) > 1:
+                pairs = [level[start : start + 4] for start in range(0, len(level), 4)]
+                level = [client.submit(sum, pair, pure=False) for pair in pairs]
+            for seen, _ in enumerate(as_completed(leaves, timeout=60)):
+                if seen in (20, 150):
+                    broken += on_loop(cluster, cut)
+            assert level[0].result(timeout=60) == sum(range(300)) + 300 * place
+            assert client.gather(leaves) == [x + place for x in range(300)]
+        assert broken >= rounds
+
+
+def on_loop(cluster: LocalCluster, action: Any) -> Any:
+    import concurrent.futures
+
+    done: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    cluster._servers[0].loop.add_callback(lambda: done.set_result(action()))
+    return done.result(timeout=30)
+
+
+def test_a_promise_outlives_the_scheduler(launch: Launcher, tmp_path: Path) -> None:
+    ran, gate = tmp_path / "ran", tmp_path / "gate"
+    ran.mkdir()
+    scheduler, address = launch.scheduler()
+    launch.worker(address, "--nthreads", "1", "--no-nanny")
+    with Client(address) as client:
+        stuck = client.submit(waits_for, str(gate), 1, pure=False)
+        begun(gate)
+        fire_and_forget(client.submit(logged, str(ran), 1, stuck, pure=False))
+        restart(launch, scheduler, address)
+        gate.touch()
+        while runs(ran) != {"1": 1}:
+            time.sleep(0.01)

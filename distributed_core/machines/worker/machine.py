@@ -83,7 +83,7 @@ class WorkerMachine:
         """Keep the data and what threads are at; everything else will be asked for again."""
         for run in list(self.waiting.values()):
             self._forget_waiting(run)
-        self.queues.clear()
+        # Requests under way, and what is queued behind them, still find their records.
         for replica in list(self.replicas.values()):
             replica.errand = False
             if not replica.held and replica.source not in self.asked:
