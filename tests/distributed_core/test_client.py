@@ -141,10 +141,10 @@ def test_data_stays_on_the_workers_and_moves_between_them(client: Client) -> Non
 
 
 def test_many_large_results_are_gathered_in_parts(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    from distributed_core.client import session
+    from distributed_core.client import bulk
 
-    monkeypatch.setattr(session, "FETCH_BYTES", 1_000_000)
-    monkeypatch.setattr(session, "FETCH_TASKS", 3)
+    monkeypatch.setattr(bulk, "FETCH_BYTES", 1_000_000)
+    monkeypatch.setattr(bulk, "FETCH_TASKS", 3)
     futures = client.map(bytes, [200_000] * 20)
     assert [len(each) for each in client.gather(futures)] == [200_000] * 20
 
