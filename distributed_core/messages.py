@@ -329,6 +329,13 @@ class Heartbeat(NamedTuple):
     metrics: dict[str, Any]
 
 
+class MemoryState(NamedTuple):
+    """Whether the worker is `paused`, which means that it wants no more tasks; and what of its results is on disk."""
+
+    paused: bool
+    spilled_bytes: int
+
+
 WORDS: tuple[type[Any], ...] = (
     Hello,
     Welcome,
@@ -369,6 +376,7 @@ WORDS: tuple[type[Any], ...] = (
     Stubbornness,
     Retrial,
     Vow,
+    MemoryState,
 )
 
 _NUMBER_OF = {word: number for number, word in enumerate(WORDS)}
