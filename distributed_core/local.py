@@ -26,8 +26,8 @@ class LocalCluster:
     credential, insecure
         As for `Scheduler`.
     memory_limit
-        What each worker process may take: `4GB`, a fraction of what there is, `auto` for an equal share of that, or None
-        or 0 for no limit. Before it is reached, results go to disk and tasks wait; a process that reaches it
+        What each worker process may take: `4GB`, a fraction of what there is, `auto` for an equal share, None or
+        0 for no limit. Before it is reached, results go to disk and tasks wait; a process that reaches it
         nevertheless is started anew.
     processes
         If false, workers are threads of this process: no start-up and no copies, but one interpreter for all.

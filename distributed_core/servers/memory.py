@@ -62,8 +62,11 @@ class MemoryWatch:
             self._worker.feed(taken)
 
     def noted(self) -> None:
-        """Results came: measure now if they take too much, not only at the next interval."""
-        if self.store.held_bytes > self._target_bytes and not self._worker.machine.memory.spilling:
+        """Results came: measure now if they take much, not only at the next interval.
+
+        What is found travels in one packet with the news of the results, so that the next task may already be withheld.
+        """
+        if self.store.held_bytes > self._target_bytes:
             self.measure()
 
     def spill(self, asked: instructions.Spill) -> None:
