@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: While much is held, it is measured when results come, but not more often than this.
+NOTED_S = 0.01
+
 
 class MemoryWatch:
     """The memory of one worker, and the store of its results.
@@ -33,9 +36,11 @@ class MemoryWatch:
         settings = worker.settings
         self._worker = worker
         self.limit_bytes = limit_bytes
-        self._target_bytes = limit_bytes * settings.memory_target_fraction if limit_bytes else sys.maxsize
+        self._relief_bytes = limit_bytes * settings.memory_relief_fraction if limit_bytes else sys.maxsize
+        self._measured_at = 0.0
         bytes_min = settings.spilled_result_bytes_min if limit_bytes else sys.maxsize
-        self.store = Store(spill_base(local_directory), bytes_min, settings.disk_retry_s)
+        room_bytes = int(limit_bytes * settings.memory_target_fraction)
+        self.store = Store(spill_base(local_directory), bytes_min, room_bytes, settings.disk_retry_s)
 
     def start(self) -> None:
         """Begin to measure; remove what killed predecessors left."""
@@ -57,6 +62,7 @@ class MemoryWatch:
         """Let the machine know what is taken now."""
         store = self.store
         if self._worker.scheduler is not None and self.limit_bytes:
+            self._measured_at = self._worker.loop.time()
             spillable = store.spillable_bytes
             taken = events.MemoryTaken(process_memory_bytes(), store.held_bytes, spillable, store.spilled_bytes)
             self._worker.feed(taken)
@@ -66,7 +72,7 @@ class MemoryWatch:
 
         What is found travels in one packet with the news of the results, so that the next task may already be withheld.
         """
-        if self.store.held_bytes > self._target_bytes:
+        if self.store.held_bytes > self._relief_bytes and self._worker.loop.time() >= self._measured_at + NOTED_S:
             self.measure()
 
     def spill(self, asked: instructions.Spill) -> None:

@@ -37,6 +37,8 @@ class Store(dict[int, Any]):
         The folder in which its own is made, once something is written.
     bytes_min
         Results from this size on are in its books and may go to disk; `sys.maxsize` is none.
+    room_bytes
+        What is read back stays in memory only while large values take no more than this.
     retry_s
         After a failed write, the next is tried so many seconds later.
 
@@ -52,7 +54,9 @@ class Store(dict[int, Any]):
         What the large values in memory take, and what those on disk took there.
     """
 
-    def __init__(self, base: str, bytes_min: int = sys.maxsize, retry_s: float = 10.0) -> None:
+    def __init__(
+        self, base: str, bytes_min: int = sys.maxsize, room_bytes: int = sys.maxsize, retry_s: float = 10.0
+    ) -> None:
         super().__init__()
         self.folder = SpillFolder(base)
         self.bytes_min = bytes_min
@@ -61,6 +65,7 @@ class Store(dict[int, Any]):
         self.spilled: dict[int, int] = {}
         self.held_bytes = 0
         self.spilled_bytes = 0
+        self._room_bytes = room_bytes
         self._retry_s = retry_s
         self._retry_at = 0.0
         self._warned = False
@@ -176,15 +181,18 @@ class Store(dict[int, Any]):
 
     def _reread(self, spilled: Spilled, value: Any) -> None:
         """Called by a thread that read a value back for which much had to be built."""
-        if self._loop is not None:
+        if self._loop is not None and self._has_room(spilled):
             try:
                 self._loop.call_soon_threadsafe(self._restore, spilled, value)
             except RuntimeError:
                 logger.debug("a result was read after the loop was closed")
 
+    def _has_room(self, spilled: Spilled) -> bool:
+        return self.held_bytes + spilled.nbytes <= self._room_bytes
+
     def _restore(self, spilled: Spilled, value: Any) -> None:
         task = spilled.task
-        if self.get(task) is spilled:
+        if self.get(task) is spilled and self._has_room(spilled):
             self[task] = value
             size = self.spilled.pop(task)
             self.spilled_bytes -= size

@@ -25,8 +25,8 @@ def array(number: int, megabytes: int = 20) -> Any:
 
 
 def text(number: int) -> list[str]:
-    """About 20 MB that pickle builds piece by piece."""
-    return [f"{number} {place:0180}" for place in range(90_000)]
+    """About 10 MB that pickle builds piece by piece."""
+    return [f"{number} {place:0180}" for place in range(45_000)]
 
 
 def total(values: Any) -> float:
@@ -83,10 +83,10 @@ def test_results_that_are_no_arrays_come_back(launch: Launcher, tmp_path: Path) 
     launch.worker(address, "--nthreads", "1", "--memory-limit", "300MB", "--local-directory", str(tmp_path / "local"))
     with Client(address, timeout=20) as client:
         (before,) = metrics(client)
-        futures = client.map(text, range(20))
+        futures = client.map(text, range(40))
         wait(futures, timeout=90)
         ends = client.map(lambda lines: lines[-1], futures)
-        assert client.gather(ends) == [f"{number} {89_999:0180}" for number in range(20)]
+        assert client.gather(ends) == [f"{number} {44_999:0180}" for number in range(40)]
         (after,) = until(lambda: [each for each in metrics(client) if each.get("spilled_count")])
         assert after["pid"] == before["pid"], "it was killed"
 

@@ -117,6 +117,18 @@ def test_what_had_to_be_built_anew_stays_and_is_not_written_twice(
     run(tmp_path, work)
 
 
+def test_what_is_read_back_drives_nothing_else_out(tmp_path: Path) -> None:
+    async def work(store: Store) -> None:
+        store.keep(1, ["text"], 50 * KB)
+        await store.spill(1)
+        store.keep(2, ["text"], 60 * KB)
+        assert await asyncio.to_thread(store[1].read) == ["text"]
+        await asyncio.sleep(0)
+        assert type(store[1]) is Spilled and store.held_bytes == 60 * KB
+
+    run(tmp_path, work, room_bytes=100 * KB)
+
+
 def test_files_go_with_their_results(tmp_path: Path) -> None:
     async def work(store: Store) -> None:
         filled(store, 3)
