@@ -26,8 +26,9 @@ class LocalCluster:
     credential, insecure
         As for `Scheduler`.
     memory_limit
-        A worker process that takes more is started anew: `4GB`, a fraction of the machine's memory, `auto` for an equal
-        share of it, or None or 0 for no limit.
+        What each worker process may take: `4GB`, a fraction of what there is, `auto` for an equal share, None or
+        0 for no limit. Before it is reached, results go to disk and tasks wait; a process that reaches it
+        nevertheless is started anew.
     processes
         If false, workers are threads of this process: no start-up and no copies, but one interpreter for all.
     resources
@@ -36,6 +37,8 @@ class LocalCluster:
         A name for people.
     env
         Environment variables of the worker processes.
+    local_directory
+        The working folder of the worker processes, in which they also keep results beyond their memory.
     scheduler_port
         Where the scheduler listens; 0 is any free port.
     preload
@@ -65,6 +68,7 @@ class LocalCluster:
         resources: Mapping[str, float] | None = None,
         name: str | None = None,
         env: Mapping[str, str] | None = None,
+        local_directory: str | None = None,
         scheduler_port: int = 0,
         preload: Any = (),
     ) -> None:
@@ -73,13 +77,13 @@ class LocalCluster:
         threads = threads_per_worker if threads_per_worker is not None else 1 if processes else cores
         if type(self.n_workers) is not int or self.n_workers < 0 or type(threads) is not int or threads < 1:
             raise UsageError("n_workers is a number from 0 on, and threads_per_worker one from 1 on")
-        if env and not processes:
-            raise UsageError("env is for worker processes; leave it or processes=False out")
+        if (env or local_directory) and not processes:
+            raise UsageError("env and local_directory are for worker processes; leave them or processes=False out")
         self.name = name or f"local-{os.urandom(3).hex()}"
         limit = memory_share_bytes(memory_limit, max(1, self.n_workers))
         own: dict[str, Any] = {"nthreads": threads, "resources": checked_resources(resources or {})}
         if processes:
-            own |= {"memory_limit_bytes": limit, "env": env}
+            own |= {"memory_limit_bytes": limit, "env": env, "local_directory": local_directory}
         self._thread = LoopThread("cluster")
         self._servers: list[Any] = []
         self._credential = credential

@@ -372,6 +372,13 @@ class Heartbeat(NamedTuple):
     metrics: dict[str, Any]
 
 
+class MemoryState(NamedTuple):
+    """Whether the worker is `paused`, which means that it wants no more tasks; and what of its results is on disk."""
+
+    paused: bool
+    spilled_bytes: int
+
+
 WORDS: tuple[type[Any], ...] = (
     Hello,
     Welcome,
@@ -419,6 +426,7 @@ WORDS: tuple[type[Any], ...] = (
     Continuation,
     Presence,
     Farewell,
+    MemoryState,
 )
 
 _NUMBER_OF = {word: number for number, word in enumerate(WORDS)}

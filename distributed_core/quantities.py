@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from distributed_core.errors import UsageError
+from distributed_core.measuring import machine_memory_bytes
 
 _SECONDS = {"ms": 0.001, "": 1.0, "s": 1.0, "sec": 1.0, "second": 1.0}
 _SECONDS |= {"m": 60.0, "min": 60.0, "minute": 60.0, "h": 3600.0, "hr": 3600.0, "hour": 3600.0, "d": 86400.0}
@@ -47,7 +48,7 @@ def parse_duration(value: str | float) -> float:
 
 
 def parse_memory(value: str | float) -> float | None:
-    """Return a number of bytes, or a fraction from 0 to 1 of the machine's memory, or None for `auto`.
+    """Return a number of bytes, or a fraction from 0 to 1 of the memory that there is, or None for `auto`.
 
     Raises
     ------
@@ -66,7 +67,10 @@ def parse_memory(value: str | float) -> float | None:
 
 
 def memory_share_bytes(value: str | float | None, processes: int) -> int:
-    """Return the limit in bytes of each of `processes` workers; 0 and None are none, `auto` shares the machine's.
+    """Return the limit in bytes of each of `processes` workers; 0 and None are none, `auto` shares what there is.
+
+    What there is: the machine's memory, or the limit of this process's control group where that is less (a container, a
+    job of Slurm). A fraction is of that too, for each process.
 
     Raises
     ------
@@ -78,9 +82,7 @@ def memory_share_bytes(value: str | float | None, processes: int) -> int:
     wanted = parse_memory(value)
     if wanted is not None and (wanted > 1 or wanted == 0):
         return int(wanted)
-    import psutil
-
-    total = psutil.virtual_memory().total
+    total = machine_memory_bytes()
     return int(total / processes if wanted is None else wanted * total)
 
 

@@ -44,6 +44,13 @@ class SchedulerSettings:
     worker_silence_max_s: float = 60.0
     """A worker that sent nothing, not even a heartbeat, for so long is given up."""
     liveness_interval_s: float = 5.0
+    memory_withhold_fraction: float = 0.5
+    """A worker gets no run whose result would bring what it holds in memory, with what its runs will give, above this
+    part of its limit; unless it runs nothing."""
+    large_result_bytes_min: float = 64 << 10
+    """Functions whose results are smaller in the mean are never withheld."""
+    withheld_moves_max: int = 2_000
+    """Ready tasks set aside for want of memory in one turn, so that nobody waits for a million of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,19 @@ class WorkerSettings:
     """A result up to this size travels inside the report of its completion."""
     interrupt_grace_s: float = 5.0
     """A run that was interrupted has so long to end; then its process is ended, where a nanny starts another one."""
+    memory_interval_s: float = 0.2
+    memory_target_fraction: float = 0.60
+    """Above this part of the limit, by bytes of results, the least recently used ones go to disk."""
+    memory_spill_fraction: float = 0.70
+    """And above this part, by what the process takes."""
+    memory_relief_fraction: float = 0.40
+    """Once it began, spilling goes on until only so much of the limit is taken."""
+    memory_pause_fraction: float = 0.80
+    """Above this part, by what the process takes, the worker gets no new tasks."""
+    spilled_result_bytes_min: int = 8 << 10
+    """Smaller results stay in memory: a file each would cost more than it frees."""
+    disk_retry_s: float = 10.0
+    """After a write failed, the next is tried so much later."""
 
 
 @dataclass(frozen=True, slots=True)

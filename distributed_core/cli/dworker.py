@@ -59,7 +59,11 @@ class Options:
 )
 @click.option("--nanny/--no-nanny", default=True, help="Run each worker in a process that is restarted when it dies.")
 @click.option(
-    "--memory-limit", type=MemorySize(), default="auto", show_default=True, help="Per process; 0 is no limit."
+    "--memory-limit",
+    type=MemorySize(),
+    default="auto",
+    show_default=True,
+    help="Per process: 4GB, 0.5 of what there is, auto for an equal share of it, 0 for no limit.",
 )
 @click.option("--scheduler-file", type=click.Path(dir_okay=False), help="Find the scheduler by the file it wrote.")
 @click.option("--credential", type=click.Path(dir_okay=False), help="The cluster's credential; default: your own.")
@@ -74,7 +78,11 @@ class Options:
     show_default=True,
     help="Seconds to look for it when it was lost; results and running tasks are kept meanwhile.",
 )
-@click.option("--local-directory", type=click.Path(file_okay=False), help="Where workers keep files.")
+@click.option(
+    "--local-directory",
+    type=click.Path(file_okay=False),
+    help="Where workers keep files, and results beyond their memory.",
+)
 @click.option("--resources", type=Resources(), help='What tasks may ask for: "GPU=2 MEM=100e9".')
 @click.option("--env", type=EnvironmentVariable(), multiple=True, help="Set in the workers' environment; repeatable.")
 @click.option(
@@ -154,6 +162,7 @@ def _make(options: Options, number: int, address: Address, credential: str | Non
         "name": name,
         "death_timeout_s": options.death_timeout,
         "reconnect_timeout_s": options.reconnect_timeout,
+        "memory_limit_bytes": memory_share_bytes(options.memory_limit, options.nprocs),
         "local_directory": options.local_directory,
         "resources": options.resources,
         "preload": options.preload,
@@ -167,7 +176,6 @@ def _make(options: Options, number: int, address: Address, credential: str | Non
         address.host,
         address.port,
         worker_port=options.worker_port,
-        memory_limit_bytes=memory_share_bytes(options.memory_limit, options.nprocs),
         env=parse_environment(options.env),
         preload_nanny=options.preload_nanny,
         **common,

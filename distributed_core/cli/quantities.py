@@ -23,7 +23,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 
 
 class MemorySize(click.ParamType):  # type: ignore[type-arg]
-    """Bytes, with a unit (`4GB`, `512MiB`), a fraction of the machine's memory (`0.5`), `auto`, or 0 for no limit."""
+    """Bytes, with a unit (`4GB`, `512MiB`), a fraction of what there is (`0.5`), `auto`, or 0 for no limit."""
 
     name = "size"
 

@@ -24,6 +24,8 @@ Frames = bytes | list[Any]
 
 _SMALL_ITEMS_MAX = 16
 _SMALL_DEPTH_MAX = 3
+#: Byte strings from this size on travel out of band, so that no copy of them is made for it.
+_LARGE_BYTES = 1 << 20
 _PLAIN = (int, float, bool, type(None), complex)
 
 
@@ -51,6 +53,8 @@ def dumps(value: Any) -> Frames:
     """
     if type(value) in _PLAIN:
         return pickle.dumps(value, 5)
+    if type(value) is bytes and len(value) >= _LARGE_BYTES:
+        value = _LargeBytes(value)
     buffers: list[pickle.PickleBuffer] = []
     try:
         try:
@@ -72,6 +76,16 @@ def dumps(value: Any) -> Frames:
     if len(body) < OUT_OF_BAND_BYTES:
         return [body, *map(_buffer, buffers)] if buffers else body
     return [Buffer(body), *map(_buffer, buffers)]
+
+
+class _LargeBytes:
+    """Pickles a byte string as a buffer beside the pickle."""
+
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+
+    def __reduce__(self) -> tuple[type[bytes], tuple[pickle.PickleBuffer]]:
+        return bytes, (pickle.PickleBuffer(self._value),)
 
 
 def _buffer(part: pickle.PickleBuffer) -> Buffer:

@@ -55,6 +55,7 @@ async def _run(line: socket.socket) -> int:
         closed = asyncio.ensure_future(worker.finished())
         await asyncio.wait([nanny_gone, closed], return_when=asyncio.FIRST_COMPLETED)
         if not closed.done():
+            worker.data.folder.close()
             os._exit(0)
         code = closed.result()
         reason = str(worker.failure) if worker.failure else ""

@@ -29,12 +29,14 @@ from distributed_core.machines.worker.events import (
     RunReturned,
     RunSeceded,
     RunStarted,
+    RunStarved,
     WorkerEvent,
 )
 from distributed_core.messages import Payload
 from distributed_core.protocol import payload as payloads
 from distributed_core.protocol import programs
 from distributed_core.protocol.actors import ActorBox
+from distributed_core.servers.spilling import Spilled
 
 logger = logging.getLogger(__name__)
 
@@ -233,6 +235,12 @@ class Threads:
                     raise NotSerializable(value.text)
                 if type(value) is ActorBox:
                     work.inputs[place] = value.proxy()
+                elif type(value) is Spilled:
+                    try:
+                        work.inputs[place] = value.read()
+                    except OSError as error:
+                        logger.warning("a result that was on disk is lost: %s", error)
+                        return RunStarved(work.run, (value.task,)), None
             args, kwargs = payloads.loads_call(work.payload, work.inputs)
             value = function(*args, **kwargs)
             if type(value) is CoroutineType:

@@ -23,11 +23,13 @@ from distributed_core.comm.address import Address
 from distributed_core.comm.channel import open_channel
 from distributed_core.errors import EngineError, UsageError
 from distributed_core.machines import nanny as words
+from distributed_core.measuring import process_memory_bytes
 from distributed_core.messages import Payload
 from distributed_core.quantities import checked_resources
 from distributed_core.servers.errands import Guests, Outcome, run_errand
 from distributed_core.servers.preloads import Preloads
 from distributed_core.servers.shell import Server
+from distributed_core.servers.spilling import remove_leftovers, spill_base
 from distributed_core.settings import DEFAULT_PORT, NannySettings
 
 logger = logging.getLogger(__name__)
@@ -51,7 +53,7 @@ class Nanny(Server):
     worker_port
         The port of the worker; 0 is any free one.
     memory_limit_bytes
-        The process is killed and started again when it takes more than 95 % of this; 0 is no limit.
+        As for `Worker`; the process is killed and started again when it takes more than 95 % of this.
     env
         Environment variables of the process, beside the nanny's own. Where neither says so, libraries of linear algebra
         get one thread each (`OMP_NUM_THREADS=1`): the worker's threads are what runs in parallel.
@@ -210,6 +212,8 @@ class Nanny(Server):
             if sys.exc_info()[0] is asyncio.CancelledError:
                 process.kill()
         code = await asyncio.to_thread(process.wait)
+        if self.memory_limit_bytes:
+            await asyncio.to_thread(remove_leftovers, spill_base(self.local_directory))
         if self.exit_code is None:
             if code not in (0, 1) and self.machine.state != "stopping":
                 logger.warning("%s: the worker process %d ended with %d", self.id, process.pid, code)
@@ -284,14 +288,9 @@ class Nanny(Server):
     def _measure_memory(self) -> None:
         if self.exit_code is not None:
             return
-        import psutil
-
         process = self.process
         if process is not None and process.poll() is None:
-            try:
-                nbytes = psutil.Process(process.pid).memory_info().rss
-            except psutil.Error:
-                nbytes = 0
+            nbytes = process_memory_bytes(process.pid)
             self._memory_bytes = nbytes or self._memory_bytes
             self.feed(words.MemoryMeasured(nbytes, self.memory_limit_bytes))
         self.loop.call_later(self.settings.memory_interval_s, self._measure_memory)

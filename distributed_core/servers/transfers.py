@@ -13,6 +13,7 @@ from distributed_core.errors import ConnectionLost, EngineError, NotSerializable
 from distributed_core.machines.worker import events
 from distributed_core.protocol import payload as payloads
 from distributed_core.servers.executor import Unsendable
+from distributed_core.servers.spilling import Spilled
 
 if TYPE_CHECKING:
     from distributed_core.servers.worker import Worker
@@ -51,12 +52,15 @@ class Transfers:
             for task, frames, text in found:
                 value = Unsendable(text) if text is not None else self._open(frames)
                 if registration == worker.registration:
-                    worker.data.setdefault(task, value)
-                    arrived.append((task, payloads.sizeof(value)))
+                    nbytes = payloads.sizeof(value)
+                    if task not in worker.data:
+                        worker.data.keep(task, value, nbytes)
+                    arrived.append((task, nbytes))
             got = {task for task, _ in arrived}
             event = events.DataFetched(address, arrived, [task for task in tasks if task not in got])
         if registration == worker.registration:
             worker.feed(event)
+            worker.memory.noted()
 
     async def _ask_peer(self, address: str, tasks: list[int]) -> list[Any]:
         """Ask over the kept connection; once more over a new one if that had broken meanwhile."""
@@ -102,13 +106,18 @@ class Transfers:
                 continue
             value = data[task]
             try:
-                if payloads.sizeof(value) > SERIALIZE_ASIDE_BYTES:
+                if type(value) is Spilled:
+                    # The file goes to the socket as it is; nothing is opened here.
+                    frames = await asyncio.to_thread(value.frames)
+                elif payloads.sizeof(value) > SERIALIZE_ASIDE_BYTES:
                     frames = await asyncio.to_thread(payloads.dumps, value)
                 else:
                     frames = payloads.dumps(value)
                 found.append([task, frames, None])
             except NotSerializable as error:
                 found.append([task, None, str(error)])
+            except OSError as error:
+                logger.warning("%s: a result that was on disk is lost: %s", self._worker.id, error)
         return found
 
     async def _handle_put_data(self, items: list[Any]) -> int:
@@ -119,7 +128,9 @@ class Transfers:
         kept = []
         for task, frames in items:
             value = self._open(frames)
-            worker.data[task] = value
-            kept.append((task, payloads.sizeof(value)))
+            nbytes = payloads.sizeof(value)
+            worker.data.keep(task, value, nbytes)
+            kept.append((task, nbytes))
         worker.feed(events.DataPut(kept))
+        worker.memory.noted()
         return len(kept)

@@ -29,6 +29,7 @@ from distributed_core.quantities import checked_resources
 from distributed_core.servers.actors import Stage
 from distributed_core.servers.attendance import Attendance
 from distributed_core.servers.executor import Body, Threads, Work
+from distributed_core.servers.memory import MemoryWatch
 from distributed_core.servers.shell import Server
 from distributed_core.servers.transfers import Transfers
 from distributed_core.settings import DEFAULT_PORT, WorkerSettings
@@ -62,12 +63,14 @@ class Worker(Server):
         it holds and runs outlives the connection, and the scheduler.
     local_directory
         Where tasks find themselves: the process's working folder, made if it is not there. None leaves it as it is.
+        Results that go to disk go into a folder in it.
     resources
         Amounts of abstract resources that tasks may ask for, by name.
     nanny_port
         Where its nanny listens, if it has one.
     memory_limit_bytes
-        A result that takes more is an error, which says so; 0 is no limit. What the process takes, a nanny watches.
+        What the process may take; 0 is no limit. Results go to disk before, tasks are paused, and where nothing helps a
+        nanny ends it; a result that takes more by itself is an error, which says so.
     preload
         Modules that are imported at the start, by name or as paths of .py files; their `setup(worker)` is called before
         it registers, their `teardown(worker)` when it closes.
@@ -125,8 +128,9 @@ class Worker(Server):
         self.failure: EngineError | None = None
         #: Called with the worker when it has registered, each time.
         self.on_registered: Callable[[Worker], None] | None = None
-        self.machine = WorkerMachine(self.settings, replaceable=nanny_port > 0)
-        self.data: dict[int, Any] = {}
+        self.machine = WorkerMachine(self.settings, replaceable=nanny_port > 0, memory_limit_bytes=memory_limit_bytes)
+        self.memory = MemoryWatch(self, memory_limit_bytes, local_directory)
+        self.data = self.memory.store
         self.scheduler: Channel | None = None
         #: The client of its tasks, once one asked for it.
         self.client: Any = None
@@ -154,6 +158,7 @@ class Worker(Server):
                 self.failure = UsageError(f"--local-directory {self.local_directory} cannot be used ({error.strerror})")
                 self.background(self.close(EXIT_NO_SCHEDULER))
                 return
+        self.memory.start()
         self.background(self._live())
 
     async def _live(self) -> None:
@@ -224,6 +229,7 @@ class Worker(Server):
             "pid": os.getpid(),
             "id": self.id,
             "resources": self.resources,
+            "memory_limit_bytes": self.memory_limit_bytes,
             "versions": own_versions(),
             "returns": self.machine.returns,
         }
@@ -236,6 +242,7 @@ class Worker(Server):
         self.scheduler = channel
         self._channels[channel] = None
         self.feed(events.Registered())
+        channel.send(messages.Heartbeat(self.memory.metrics()))
         self.scheduler_id, self.welcome_details = welcome.id, welcome.details
         self.attendance.compare_versions(welcome)
         if self.attendance.must_catch_up(welcome):
@@ -276,10 +283,7 @@ class Worker(Server):
         if registration != self.registration:
             return
         if self.scheduler is not None:
-            import psutil
-
-            memory = psutil.Process().memory_info().rss
-            self.scheduler.send(messages.Heartbeat({"memory_bytes": memory, "held": len(self.data)}))
+            self.scheduler.send(messages.Heartbeat(self.memory.metrics()))
         self.loop.call_later(self.settings.heartbeat_interval_s, self._heartbeat, registration)
 
     async def closing(self) -> None:
@@ -288,6 +292,7 @@ class Worker(Server):
         if self._threads is not None:
             self._threads.close()
         self._transfers.close()
+        await asyncio.to_thread(self.data.close)
         if self.client is not None:
             await asyncio.to_thread(self.client.close)
 
@@ -307,6 +312,8 @@ class Worker(Server):
     def _execute(self, asked: instructions.Execute) -> None:
         data = self.data
         inputs = [data[task] for task in asked.inputs] if asked.inputs else []
+        if data.large:
+            data.used(asked.inputs)
         assert self._threads is not None
         body = self._bodies[asked.function]
         if self.attendance.watchers:
@@ -346,8 +353,7 @@ class Worker(Server):
         self.background(self.close())
 
     def _discard(self, asked: instructions.Discard) -> None:
-        for task in asked.tasks:
-            self.data.pop(task, None)
+        self.data.discard(asked.tasks)
 
     def _keep_function(self, asked: instructions.KeepFunction) -> None:
         self._bodies[asked.function] = Body(asked.name, asked.body)
@@ -365,7 +371,10 @@ class Worker(Server):
             if run is not None:
                 reports.append(report)
                 if type(report) is events.RunFinished:
-                    data[run.task] = value
+                    if report.nbytes >= data.bytes_min or run.task in data:
+                        data.keep(run.task, value, report.nbytes)
+                    else:
+                        data[run.task] = value
                 if self.attendance.watchers:
                     finish = "memory" if type(report) is events.RunFinished else "error"
                     body = self._bodies.get(run.function)
@@ -374,6 +383,7 @@ class Worker(Server):
                 reports.append(report)
         if reports:
             self.feed(events.Executed(reports))
+            self.memory.noted()
 
     # --- for what accompanies the tasks -----------------------------------------------------------
 
@@ -389,6 +399,9 @@ class Worker(Server):
     def uploads_folder(self) -> str:
         """Return a folder for files that clients upload; it goes with the worker."""
         return self.attendance.guests.folder()
+
+    def _spill(self, asked: instructions.Spill) -> None:
+        self.memory.spill(asked)
 
     def _fetch(self, asked: instructions.Fetch) -> None:
         self.background(self._transfers.fetch(asked.address, asked.tasks, self.registration))
@@ -428,6 +441,7 @@ class Worker(Server):
         instructions.Leave: _leave,
         instructions.Fetch: _fetch,
         instructions.Discard: _discard,
+        instructions.Spill: _spill,
         instructions.KeepFunction: _keep_function,
         instructions.DropFunctions: _drop_functions,
     }

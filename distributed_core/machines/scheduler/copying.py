@@ -35,7 +35,9 @@ def plan_replicas(
             continue
         lacking = [each for each in workers if each not in state.workers and not each.retiring]
         wanted = len(lacking) if n is None else n - sum(each in state.workers for each in workers)
-        for target in sorted(lacking, key=lambda each: each.nbytes + planned.get(each, 0))[: max(0, wanted)]:
+        # Paused ones last: they have little memory left.
+        order = sorted(lacking, key=lambda each: (each.paused, each.nbytes + planned.get(each, 0)))
+        for target in order[: max(0, wanted)]:
             planned[target] = planned.get(target, 0) + state.nbytes
             pairs.append((task, target))
     return pairs
@@ -106,7 +108,7 @@ def pursue_retirement(ledger: Ledger, worker: WorkerPeer) -> str:
             return "it holds data that no other worker is there to take; start another worker first"
         moving += 1
         if not any(task.id in each.copying for each in others):
-            copy(ledger, task, min(others, key=lambda each: each.nbytes))
+            copy(ledger, task, min(others, key=lambda each: (each.paused, each.nbytes)))
     if worker.arriving:
         moving += 1
     if worker.assigned or worker.lingering:

@@ -121,7 +121,8 @@ def on_scattering(ledger: Ledger, client: ClientPeer, message: messages.Scatteri
         fitting = [
             each for each in ledger.workers.values() if not each.retiring and (names is None or each.answers_to(names))
         ]
-        worker = min(fitting, key=lambda each: each.nbytes + planned.get(each.id, 0), default=None)
+        # Paused ones last: they have little memory left.
+        worker = min(fitting, key=lambda each: (each.paused, each.nbytes + planned.get(each.id, 0)), default=None)
         if task is None:
             task = new_task(ledger, client, number, key, None, None, (), 0)
         ledger.move(task, Arriving(worker))

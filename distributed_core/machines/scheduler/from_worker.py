@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from distributed_core import messages
-from distributed_core.machines.scheduler import recovery, transitions
-from distributed_core.machines.scheduler.checking import checked
+from distributed_core.machines.scheduler import recovery, stealing, transitions
+from distributed_core.machines.scheduler.checking import Misbehaved, checked
 from distributed_core.machines.scheduler.ledger import Ledger
 from distributed_core.machines.scheduler.peers import WorkerPeer
 from distributed_core.machines.scheduler.tasks import Assigned, Held, Reason, Task
@@ -17,6 +17,10 @@ def on_completion(ledger: Ledger, worker: WorkerPeer, message: messages.Completi
     task = current(ledger, worker, message.task, message.run)
     if task is not None:
         _learn(ledger, task, message.duration_s)
+        function = task.function
+        assert function is not None
+        old = function.nbytes
+        function.nbytes = old + ledger.settings.duration_weight * (message.nbytes - old) if old else message.nbytes
         worker.progress_at = ledger.now
         transitions.hold(ledger, task, worker, message.nbytes, message.payload)
     elif ledger.recovery is not None:
@@ -156,6 +160,16 @@ def on_heartbeat(ledger: Ledger, worker: WorkerPeer, message: messages.Heartbeat
     worker.metrics = message.metrics
 
 
+def on_memory_state(ledger: Ledger, worker: WorkerPeer, message: messages.MemoryState) -> None:
+    if message.spilled_bytes < 0:
+        raise Misbehaved("it says that less than nothing is on disk")
+    worker.spilled_bytes = message.spilled_bytes
+    paused, worker.paused = worker.paused, message.paused
+    ledger.review(worker)
+    if worker.paused and not paused:
+        stealing.relieve(ledger, worker)
+
+
 def current(ledger: Ledger, worker: WorkerPeer, task_id: int, run: int) -> Task | None:
     """Return the task if this run of it is the one that counts."""
     task = worker.assigned.get(task_id)
@@ -192,4 +206,5 @@ FROM_WORKER: dict[type, Callable[[Ledger, WorkerPeer, Any], None]] = {
     messages.Stubbornness: on_stubbornness,
     messages.Continuation: on_continuation,
     messages.Presence: on_presence,
+    messages.MemoryState: on_memory_state,
 }

@@ -31,6 +31,7 @@ def check(machine: SchedulerMachine) -> None:
             _demand(type(task.state) is Held and worker in task.state.workers, f"{task} not held by {worker}")
         nbytes = sum(task.state.nbytes for task in worker.held.values() if type(task.state) is Held)
         _demand(worker.nbytes == nbytes, f"{worker} counts {worker.nbytes} bytes, holds {nbytes}")
+        _check_memory(machine, worker)
         expected_s = sum(task.state.expected_s for task in worker.assigned.values() if type(task.state) is Assigned)
         _demand(abs(worker.occupancy_s - expected_s) < 1e-6, f"{worker} has a wrong occupancy")
         _demand((worker.id in ledger.open) is not ledger.full(worker), f"{worker} is wrongly open or closed")
@@ -42,11 +43,16 @@ def check(machine: SchedulerMachine) -> None:
                 f"{client} wants {task} as {number}, which does not know it",
             )
     _demand(not ledger.outbox and not ledger.drops, "messages were left in the outbox")
-    if ledger.open and not waits(ledger):
+    if ledger.open and not ledger.unsorted and not waits(ledger):
         _demand(
-            not any(type(task.state) is Ready and _easy(task) for task in ledger.tasks.values()),
+            not any(type(task.state) is Ready and _easy(machine, task) for task in ledger.tasks.values()),
             "a task is ready and a worker is open",
         )
+    idle = [worker for worker in ledger.open.values() if not worker.active]
+    withheld = any(type(task.state) is Ready and _withheld(machine, task) for task in ledger.tasks.values())
+    _demand(not (idle and withheld), f"tasks are withheld, and {idle} run nothing")
+    limited = sum(worker.limit_bytes > 0 for worker in ledger.workers.values())
+    _demand(ledger.limited == limited, f"{ledger.limited} workers are said to have a limit, {limited} have")
     for run, thief in ledger.recalls.items():
         told = [task.state for task in ledger.tasks.values() if type(task.state) is Assigned and task.state.run == run]
         _demand(len(told) == 1 and told[0].recalled, f"run {run} is recalled for {thief}, and nobody has it")
@@ -55,9 +61,24 @@ def check(machine: SchedulerMachine) -> None:
         _demand(worker.incoming == count, f"{worker} expects {worker.incoming} recalled runs, there are {count}")
 
 
-def _easy(task: Task) -> bool:
-    """Tell whether any worker may run it beside others."""
+def _withheld(machine: SchedulerMachine, task: Task) -> bool:
+    heap = machine.ledger.withheld.get(task.function) if task.function is not None else None
+    return not task.suspect and heap is not None and (task.priority, task.id) in heap
+
+
+def _check_memory(machine: SchedulerMachine, worker: WorkerPeer) -> None:
+    """What its runs are expected to add, and who gets no work."""
+    expected = sum(task.state.expected_bytes for task in worker.assigned.values() if type(task.state) is Assigned)
+    _demand(worker.expected_bytes == expected, f"{worker} expects {worker.expected_bytes} bytes, not {expected}")
+    _demand(not (worker.paused and worker.id in machine.ledger.open), f"{worker} is paused and open")
+    _demand(bool(worker.limit_bytes) or not expected, f"{worker} has no limit, and its runs count against one")
+
+
+def _easy(machine: SchedulerMachine, task: Task) -> bool:
+    """Tell whether any worker may run it beside others, now."""
     options = task.options
+    if _withheld(machine, task):
+        return False
     return not task.suspect and (options is None or not (options.workers or options.resources))
 
 
@@ -108,6 +129,7 @@ def _check_task(machine: SchedulerMachine, task: Task) -> None:
         entry = (task.priority, task.id)
         parked = task.options is not None and entry in ledger.parked.get(task.options, ())
         queued = task.id in ledger.suspects if task.suspect else parked or entry in task.share.queue
+        queued = queued or _withheld(machine, task)
         _demand(queued, f"{task} is ready and in no queue")
     elif type(state) is Assigned:
         _demand(ledger.workers.get(state.worker.id) is state.worker, f"{task} is assigned to a worker that left")

@@ -65,6 +65,12 @@ class Ledger:
         self.parked: dict[TaskOptions, list[tuple[int, TaskId]]] = {}
         #: Ready tasks that are to run alone.
         self.suspects: dict[TaskId, Task] = {}
+        #: Ready tasks whose results no worker had space for, by their functions: heaps as those of shares.
+        self.withheld: dict[Function, list[tuple[int, TaskId]]] = {}
+        #: How many workers have a limit of memory.
+        self.limited = 0
+        #: Whether there were too many ready tasks to set aside in one turn.
+        self.unsorted = False
         #: Workers of which something became free since parked tasks were looked at.
         self.fresh: dict[PeerId, WorkerPeer] = {}
         #: Runs that a worker was asked to give back, and the worker that is idle meanwhile.
@@ -139,6 +145,8 @@ class Ledger:
                 if kind is not Held or worker not in new.workers:  # type: ignore[attr-defined]
                     del worker.held[task.id]
                     worker.nbytes -= old.nbytes
+                    if worker.limit_bytes and (self.withheld or self.parked) and worker.id in self.workers:
+                        self.fresh[worker.id] = worker
         elif type(old) is Arriving and old.worker is not None:
             del old.worker.arriving[task.id]
         task.state = new
@@ -155,6 +163,8 @@ class Ledger:
                 worker.progress_at = self.now
             worker.assigned[task.id] = task
             worker.occupancy_s += new.expected_s
+            if new.expected_bytes:
+                worker.expected_bytes += new.expected_bytes
             if task.options is not None:
                 self._take(worker, task.options.resources)
             self.review(worker)
@@ -172,6 +182,8 @@ class Ledger:
         worker = old.worker
         del worker.assigned[task.id]
         worker.occupancy_s = worker.occupancy_s - old.expected_s if worker.assigned else 0.0
+        if old.expected_bytes:
+            worker.expected_bytes -= old.expected_bytes
         if old.seceded:
             worker.seceded -= 1
         if worker.alone == task.id:
@@ -228,12 +240,12 @@ class Ledger:
             self.crowded[worker.id] = worker
         else:
             self.crowded.pop(worker.id, None)
-        if self.parked or self.suspects:
+        if self.parked or self.suspects or self.withheld:
             self.fresh[worker.id] = worker
 
     def full(self, worker: WorkerPeer) -> bool:
         """Tell whether `worker` has enough to do until the scheduler hears of it again, or may get nothing more."""
-        if worker.alone or worker.reserved or worker.retiring or worker.returning:
+        if worker.alone or worker.reserved or worker.retiring or worker.paused or worker.returning:
             return True
         return worker.active > worker.nthreads and worker.occupancy_s >= worker.nthreads * self.settings.fill_s
 

@@ -64,7 +64,7 @@ class SchedulerMachine:
         if ledger.workers and not self._watching:
             self._watching = True
             instructions.append(WatchLiveness(self.settings.liveness_interval_s))
-        if ledger.leaving and not self._continuing:
+        if (ledger.leaving or ledger.unsorted) and not self._continuing:
             self._continuing = True
             instructions.append(Continue())
         if ledger.recovery is not None and not self._recovering:
@@ -94,6 +94,9 @@ class SchedulerMachine:
                 "metrics": worker.metrics,
                 "resources": worker.resources,
                 "retiring": worker.retiring,
+                "memory_limit_bytes": worker.limit_bytes,
+                "paused": worker.paused,
+                "spilled_bytes": worker.spilled_bytes,
             }
             for worker in self.ledger.workers.values()
         }
@@ -121,6 +124,8 @@ class SchedulerMachine:
     def _on_worker_joined(self, event: events.WorkerJoined) -> None:
         worker = WorkerPeer(event.worker, event.address, event.name, event.nthreads, event.details)
         worker.last_seen = worker.progress_at = self.ledger.now
+        worker.space_bytes = worker.limit_bytes * self.settings.memory_withhold_fraction
+        self.ledger.limited += worker.limit_bytes > 0
         self.ledger.workers[event.worker] = worker
         if event.returns:
             worker.returning = True
@@ -140,6 +145,7 @@ class SchedulerMachine:
             return
         for index in (ledger.open, ledger.crowded, ledger.fresh):
             index.pop(worker.id, None)
+        ledger.limited -= worker.limit_bytes > 0
         alone = worker.alone
         places = worker.nthreads
         # Tasks start in the order in which they were assigned. Which of them had started? Those that had a thread, and
@@ -307,12 +313,13 @@ def _killed(task: Task, worker: WorkerPeer, event: events.WorkerLost) -> Reason:
     alone = troubles.alone_deaths
     times = f"{alone} of them while it ran alone" if alone else "never while it ran alone"
     memory = event.memory_bytes or worker.metrics.get("memory_bytes", 0)
+    limit = f" (its limit is {worker.limit_bytes / 2**20:.0f} MiB)" if worker.limit_bytes else ""
     ended = f"ended with exit code {event.exit_code}" if event.exit_code is not None else "died"
     if event.exit_code is not None and event.exit_code < 0:
         ended = f"was killed by signal {-event.exit_code}"
     text = (
         f"{task.name} is given up: {troubles.deaths} workers died while they ran it, {times}; the last one "
-        f"({worker.address}) {ended} when it took {memory / 2**20:.0f} MiB of memory; the task probably ends its "
-        "process (a crash in native code, or more memory than there is): run it by itself to see"
+        f"({worker.address}) {ended} when it took {memory / 2**20:.0f} MiB of memory{limit}; the task probably ends "
+        "its process (a crash in native code, or more memory than there is): run it by itself to see"
     )
     return Reason("KilledWorker", text, None)

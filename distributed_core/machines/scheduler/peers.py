@@ -71,6 +71,14 @@ class WorkerPeer:
         Data that it was told to fetch from another worker, for nobody's run.
     lingering
         Withdrawn runs that are not known to be over.
+    limit_bytes, space_bytes
+        What its process may take; and what its results in memory may come to by the scheduler's doing. 0 is no limit.
+    expected_bytes
+        What its assigned runs are expected to add to that, those with large results.
+    spilled_bytes
+        What of its data is on disk, as it said last.
+    paused
+        It gets no more work, because it takes too much memory.
     occupancy_s
         The time that its assigned tasks are expected to take, added up over its threads.
     progress_at
@@ -103,6 +111,7 @@ class WorkerPeer:
         "blameless",
         "copying",
         "details",
+        "expected_bytes",
         "free",
         "functions",
         "held",
@@ -111,18 +120,22 @@ class WorkerPeer:
         "id",
         "incoming",
         "last_seen",
+        "limit_bytes",
         "lingering",
         "metrics",
         "name",
         "nbytes",
         "nthreads",
         "occupancy_s",
+        "paused",
         "progress_at",
         "reserved",
         "resources",
         "retiring",
         "returning",
         "seceded",
+        "space_bytes",
+        "spilled_bytes",
     )
 
     def __init__(self, id: PeerId, address: str, name: str, nthreads: int, details: dict[str, Any]) -> None:
@@ -140,6 +153,12 @@ class WorkerPeer:
         self.functions: dict[FunctionId, None] = {}
         self.lingering: dict[RunId, Lingering] = {}
         self.nbytes = 0
+        limit = details.get("memory_limit_bytes")
+        self.limit_bytes = limit if type(limit) is int and limit > 0 else 0
+        self.space_bytes = 0.0
+        self.expected_bytes = 0
+        self.spilled_bytes = 0
+        self.paused = False
         self.occupancy_s = 0.0
         self.progress_at = 0.0
         self.last_seen = 0.0
@@ -157,7 +176,12 @@ class WorkerPeer:
     @property
     def barred(self) -> bool:
         """Whether it gets no work, whatever it has to do already."""
-        return bool(self.alone) or self.reserved or self.retiring or self.returning
+        return bool(self.alone) or self.reserved or self.retiring or self.shut
+
+    @property
+    def shut(self) -> bool:
+        """Whether the worker itself is in no state to get work."""
+        return self.paused or self.returning
 
     @property
     def active(self) -> int:

@@ -9,6 +9,7 @@ again: estimates of functions that are new, or whose runs differ, mend themselve
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable
 from itertools import islice
 
@@ -16,6 +17,13 @@ from distributed_core import messages
 from distributed_core.machines.scheduler.ledger import Ledger
 from distributed_core.machines.scheduler.peers import WorkerPeer
 from distributed_core.machines.scheduler.tasks import Assigned, Held, Ready, Task, TaskOptions
+from distributed_core.machines.scheduler.withholding import (
+    first_withheld,
+    has_space,
+    is_large,
+    take_first,
+    withhold,
+)
 
 #: Workers looked at for one task, so that the price of placing it does not grow with the cluster.
 CANDIDATES_MAX = 8
@@ -31,7 +39,12 @@ def assign_ready(ledger: Ledger) -> None:
         fresh, ledger.fresh = ledger.fresh, {}
         if ledger.parked:
             place_parked(ledger, fresh)
+        if ledger.withheld:
+            place_withheld(ledger, fresh)
     shares, tasks = ledger.shares, ledger.tasks
+    large_bytes = ledger.settings.large_result_bytes_min if ledger.limited else math.inf
+    ledger.unsorted = False
+    set_aside = 0
     while ledger.open:
         share = shares.turn()
         if share is None:
@@ -42,7 +55,13 @@ def assign_ready(ledger: Ledger) -> None:
             continue
         options = task.options
         if options is None or not (options.workers or options.resources):
-            give(ledger, task, choose(ledger, task, ()))
+            if task.function is None or task.function.nbytes < large_bytes:
+                give(ledger, task, choose(ledger, task))
+            elif not place_large(ledger, task):
+                set_aside += 1
+                if set_aside == ledger.settings.withheld_moves_max:
+                    ledger.unsorted = True
+                    break
             continue
         worker = choose_fitting(ledger, task, options)
         if worker is not None:
@@ -50,6 +69,8 @@ def assign_ready(ledger: Ledger) -> None:
         else:
             heapq.heappush(ledger.parked.setdefault(options, []), (task.priority, task.id))
             warn_unmet(ledger, task, options)
+    if ledger.withheld:
+        place_on_idle(ledger)
 
 
 def give(ledger: Ledger, task: Task, worker: WorkerPeer) -> None:
@@ -61,7 +82,7 @@ def give(ledger: Ledger, task: Task, worker: WorkerPeer) -> None:
 # --- any worker will do ---------------------------------------------------------------------------
 
 
-def choose(ledger: Ledger, task: Task, more: Iterable[WorkerPeer]) -> WorkerPeer:
+def choose(ledger: Ledger, task: Task) -> WorkerPeer:
     """Return the worker on which `task` is expected to start first."""
     candidates = dict.fromkeys(islice(ledger.open.values(), CANDIDATES_MAX))
     if not task.inputs:
@@ -101,6 +122,54 @@ def transfer_s(ledger: Ledger, task: Task, worker: WorkerPeer) -> float:
     return ledger.settings.transfer_latency_s + nbytes / ledger.settings.bandwidth_bytes_per_s
 
 
+# --- large results --------------------------------------------------------------------------------
+
+
+def place_large(ledger: Ledger, task: Task) -> bool:
+    """Give a task with a large result to a worker that has space for it; or withhold it, and return False."""
+    assert task.function is not None
+    if task.function not in ledger.withheld:
+        fitting = (each for each in ledger.open.values() if has_space(ledger, each, task))
+        candidates = dict.fromkeys(islice(fitting, CANDIDATES_MAX))
+        for each in islice(task.inputs, CANDIDATES_MAX):
+            if type(each.state) is Held:
+                for holder in islice(each.state.workers, HOLDERS_MAX):
+                    if holder.id in ledger.open and has_space(ledger, holder, task):
+                        candidates[holder] = None
+        if candidates:
+            give(ledger, task, _best(ledger, task, candidates))
+            return True
+    withhold(ledger, task)
+    return False
+
+
+def place_withheld(ledger: Ledger, fresh: dict[int, WorkerPeer]) -> None:
+    """Place tasks that waited for memory; `fresh` are the workers that may have some now."""
+    placed = True
+    while placed:
+        placed = False
+        for task in first_withheld(ledger):
+            fitting = [each for each in fresh.values() if each.id in ledger.open and has_space(ledger, each, task)]
+            if fitting:
+                take_first(ledger, task)
+                give(ledger, task, _best(ledger, task, fitting))
+                placed = True
+
+
+def place_on_idle(ledger: Ledger) -> None:
+    """Workers that run nothing, after all else was placed, get one withheld task each: so there is always progress."""
+    for worker in [each for each in ledger.open.values() if not each.active]:
+        first = next(iter(first_withheld(ledger)), None)
+        if first is None:
+            return
+        take_first(ledger, first)
+        give(ledger, first, worker)
+
+
+def _best(ledger: Ledger, task: Task, workers: Iterable[WorkerPeer]) -> WorkerPeer:
+    return min(workers, key=lambda each: load_s(ledger, each) + transfer_s(ledger, task, each))
+
+
 # --- demands --------------------------------------------------------------------------------------
 
 
@@ -124,6 +193,8 @@ def has_free(worker: WorkerPeer, options: TaskOptions | None) -> bool:
 def choose_fitting(ledger: Ledger, task: Task, options: TaskOptions) -> WorkerPeer | None:
     """Return the best worker that meets the demands and has room now, or None."""
     fitting = [each for each in willing(ledger, options) if each.id in ledger.open and has_free(each, options)]
+    if is_large(ledger, task):
+        fitting = [each for each in fitting if not each.active or has_space(ledger, each, task)]
     return min(fitting, key=lambda each: load_s(ledger, each) + transfer_s(ledger, task, each), default=None)
 
 
@@ -177,7 +248,7 @@ def place_suspects(ledger: Ledger) -> None:
             continue
         options = task.options
         fitting = list(ledger.workers.values()) if options is None else willing(ledger, options)
-        fitting = [worker for worker in fitting if not worker.alone and not worker.retiring and not worker.returning]
+        fitting = [worker for worker in fitting if not (worker.alone or worker.retiring or worker.shut)]
         idle = [worker for worker in fitting if not worker.active and has_free(worker, options)]
         if idle:
             worker = min(idle, key=lambda each: transfer_s(ledger, task, each))
@@ -215,7 +286,10 @@ def assign(ledger: Ledger, task: Task, worker: WorkerPeer) -> None:
     function = task.function
     assert function is not None and task.payload is not None
     run = ledger.next_run_id()
-    ledger.move(task, Assigned(worker, run, ledger.expected_s(function), ledger.now))
+    assigned = Assigned(worker, run, ledger.expected_s(function), ledger.now)
+    if worker.limit_bytes and function.nbytes >= ledger.settings.large_result_bytes_min:
+        assigned.expected_bytes = int(function.nbytes)
+    ledger.move(task, assigned)
     if function.id not in worker.functions:
         worker.functions[function.id] = None
         ledger.send(worker.id, messages.FunctionBody(function.id, function.name, function.body))

@@ -84,6 +84,14 @@ def _ready(ledger: Ledger, task: Task) -> str:
             f"is to run alone, because {task.trouble().deaths} workers died that may have been running it; it waits "
             "until a worker has nothing else to do"
         )
+    if task.function is not None and ledger.withheld.get(task.function):
+        return (
+            f"is ready and waits for memory: results of this function take about {task.function.nbytes:.0f} bytes, and "
+            "every worker that could run it now holds or will hold enough for its limit (--memory-limit)"
+        )
+    paused = [worker.name for worker in ledger.workers.values() if worker.paused]
+    if len(paused) == len(ledger.workers):
+        return f"is ready, and every worker is paused, because its process takes most of its memory ({_some(paused)})"
     front = sum(len(client.share.queue) for client in ledger.clients.values())
     return (
         f"is ready and waits for its turn: all {len(ledger.workers)} workers have enough to do for now, and about "
@@ -146,6 +154,11 @@ def whole_state(ledger: Ledger) -> dict[str, Any]:
                 "occupancy_s": worker.occupancy_s,
                 "open": worker.id in ledger.open,
                 "retiring": worker.retiring,
+                "paused": worker.paused,
+                "nbytes": worker.nbytes,
+                "expected_bytes": worker.expected_bytes,
+                "spilled_bytes": worker.spilled_bytes,
+                "memory_limit_bytes": worker.limit_bytes,
                 "reserved": worker.reserved,
                 "alone": worker.alone,
                 "last_seen": worker.last_seen,

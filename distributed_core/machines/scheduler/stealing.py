@@ -12,8 +12,9 @@ from itertools import islice
 from distributed_core import messages
 from distributed_core.machines.scheduler.ledger import Ledger
 from distributed_core.machines.scheduler.peers import WorkerPeer
-from distributed_core.machines.scheduler.placement import has_free, load_s, transfer_s
+from distributed_core.machines.scheduler.placement import has_free, load_s, transfer_s, willing
 from distributed_core.machines.scheduler.tasks import Assigned, Task
+from distributed_core.machines.scheduler.withholding import has_space, is_large
 
 #: Workers and tasks looked at in one pass, so that its price does not grow with the cluster.
 THIEVES_MAX = 8
@@ -58,6 +59,8 @@ def worth_moving(ledger: Ledger, task: Task, victim: WorkerPeer, thief: WorkerPe
     options = task.options
     if options is not None and (options.actor or not _accepts(thief, task)):
         return False
+    if state.expected_bytes and is_large(ledger, task) and not has_space(ledger, thief, task):
+        return False
     cost_s = transfer_s(ledger, task, thief)
     # What it adds to its worker's load itself is no reason to go.
     waits_s = load_s(ledger, victim) - state.expected_s / victim.nthreads
@@ -72,6 +75,22 @@ def _accepts(worker: WorkerPeer, task: Task) -> bool:
     if options is None:
         return True
     return has_free(worker, options) and (options.workers is None or worker.answers_to(options.workers))
+
+
+def relieve(ledger: Ledger, worker: WorkerPeer) -> None:
+    """`worker` wants no more tasks: take back what it did not start, where another worker may run it."""
+    others = [each for each in ledger.workers.values() if not (each is worker or each.paused or each.retiring)]
+    if not others:
+        return
+    for place, task in enumerate(list(worker.assigned.values())):
+        state = task.state
+        if type(state) is not Assigned or place < worker.nthreads + worker.seceded:
+            continue
+        if state.recalled or state.started or state.seceded or task.suspect:
+            continue
+        options = task.options
+        if options is None or any(each in others for each in willing(ledger, options)):
+            recall(ledger, task, None)
 
 
 def recall(ledger: Ledger, task: Task, thief: WorkerPeer | None) -> None:

@@ -21,9 +21,13 @@ class Reason(NamedTuple):
 
 
 class Function:
-    """A function body that tasks share. It goes when no task uses it and no client may submit it again."""
+    """A function body that tasks share. It goes when no task uses it and no client may submit it again.
 
-    __slots__ = ("body", "clients", "digest", "duration_s", "id", "name", "tasks")
+    `duration_s` and `nbytes` are moving means of how long its runs took and how large their results were: None and 0
+    before any ended.
+    """
+
+    __slots__ = ("body", "clients", "digest", "duration_s", "id", "name", "nbytes", "tasks")
 
     def __init__(self, id: FunctionId, digest: bytes, name: str, body: bytes) -> None:
         self.id = id
@@ -31,6 +35,7 @@ class Function:
         self.name = name
         self.body = body
         self.duration_s: float | None = None
+        self.nbytes = 0.0
         self.tasks = 0
         self.clients = 0
 
@@ -66,16 +71,18 @@ class Assigned(TaskState):
     """A worker was told to run it, as run `run`, at `since`; `expected_s` is its share of the worker's occupancy.
 
     `recalled` while the worker is asked whether it can give it back, `started` once it said that it cannot, `seceded`
-    where the task left its thread's seat to others.
+    where the task left its thread's seat to others. `expected_bytes` of its worker's memory are kept for its result, if
+    that is expected to be large.
     """
 
-    __slots__ = ("expected_s", "recalled", "run", "seceded", "since", "started", "worker")
+    __slots__ = ("expected_bytes", "expected_s", "recalled", "run", "seceded", "since", "started", "worker")
 
     def __init__(self, worker: WorkerPeer, run: RunId, expected_s: float, since: float = 0.0) -> None:
         self.worker = worker
         self.run = run
         self.expected_s = expected_s
         self.since = since
+        self.expected_bytes = 0
         self.recalled = False
         self.started = False
         self.seceded = False

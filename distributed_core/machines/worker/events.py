@@ -50,7 +50,14 @@ class RunDeclined(NamedTuple):
     run: RunId
 
 
-RunReport = RunFinished | RunFailed | RunDeclined
+class RunStarved(NamedTuple):
+    """A run could not start: these inputs, which were held here, cannot be read back."""
+
+    run: RunId
+    tasks: tuple[TaskId, ...]
+
+
+RunReport = RunFinished | RunFailed | RunDeclined | RunStarved
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +128,23 @@ class DataPut:
     items: list[tuple[TaskId, int]]
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryTaken:
+    """What was measured: of the process, of large results in memory, of those that could go to disk, of those there."""
+
+    process_bytes: int
+    held_bytes: int
+    spillable_bytes: int
+    spilled_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpillEnded:
+    """What `Spill` asked for is done, or as much as could be: so many bytes went to disk."""
+
+    freed_bytes: int
+
+
 WorkerEvent = (
     Instructed
     | SchedulerGone
@@ -134,4 +158,6 @@ WorkerEvent = (
     | DataFetched
     | PeerUnreachable
     | DataPut
+    | MemoryTaken
+    | SpillEnded
 )

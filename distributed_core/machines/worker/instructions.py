@@ -81,6 +81,13 @@ class Discard:
 
 
 @dataclass(frozen=True, slots=True)
+class Spill:
+    """Write the least recently used results to disk until `nbytes` of memory are free, then feed `SpillEnded`."""
+
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class KeepFunction:
     function: FunctionId
     name: str
@@ -102,6 +109,7 @@ WorkerInstruction = (
     | Leave
     | Fetch
     | Discard
+    | Spill
     | KeepFunction
     | DropFunctions
 )

@@ -20,9 +20,11 @@ from distributed_core.machines.worker.instructions import (
     Leave,
     Report,
     SetTimer,
+    Spill,
     TakeBack,
     WorkerInstruction,
 )
+from distributed_core.machines.worker.memory import MemoryBook
 from distributed_core.machines.worker.replicas import Replica
 from distributed_core.machines.worker.runs import Run
 from distributed_core.settings import WorkerSettings
@@ -38,11 +40,16 @@ class WorkerMachine:
     ----------
     replaceable
         A nanny starts another process when this one ends.
+    memory_limit_bytes
+        What the process may take; 0 is no limit.
     """
 
-    def __init__(self, settings: WorkerSettings | None = None, *, replaceable: bool = False) -> None:
+    def __init__(
+        self, settings: WorkerSettings | None = None, *, replaceable: bool = False, memory_limit_bytes: int = 0
+    ) -> None:
         self.settings = settings or WorkerSettings()
         self.replaceable = replaceable
+        self.memory = MemoryBook(memory_limit_bytes)
         self.runs: dict[RunId, Run] = {}
         #: Those of them that lack inputs.
         self.waiting: dict[RunId, Run] = {}
@@ -96,6 +103,8 @@ class WorkerMachine:
         held = [[replica.task, replica.nbytes] for replica in self.replicas.values() if replica.held]
         for start in range(0, len(held), self.settings.told_at_once_max):
             self._reports.append(messages.Possession(held[start : start + self.settings.told_at_once_max]))
+        if self.memory.limit_bytes:
+            self._reports.append(messages.MemoryState(self.memory.paused, self.memory.told_bytes))
         if self.runs:
             self._reports.append(messages.Continuation([[run.task, run.run] for run in self.runs.values()]))
         self._reports.append(messages.Presence())
@@ -214,6 +223,10 @@ class WorkerMachine:
                 self._reports.append(
                     messages.Completion(run.task, run.run, report.nbytes, report.duration_s, report.payload)
                 )
+            elif isinstance(report, events.RunStarved):
+                self._discard([task for task in report.tasks if task in self.replicas and self.replicas[task].held])
+                absent = [[task, ""] for task in report.tasks]
+                self._reports.append(messages.Rejection(run.task, run.run, absent, []))
             elif isinstance(report, events.RunDeclined):
                 self._reports.append(messages.Yielding(run.task, run.run, True))
             elif run.timed_out:
@@ -291,6 +304,20 @@ class WorkerMachine:
         else:
             text = f"{reason}; its worker has no nanny that could replace the process, so it goes on in its thread"
             self._reports.append(messages.Stubbornness(run.run, text))
+
+    # --- memory -----------------------------------------------------------------------------------
+
+    def _on_memory_taken(self, event: events.MemoryTaken) -> None:
+        nbytes = self.memory.to_spill(event, self.settings)
+        if nbytes > 0:
+            self.memory.spilling = True
+            self._out.append(Spill(nbytes))
+        news = self.memory.news(event, self.settings)
+        if news is not None:
+            self._reports.append(news)
+
+    def _on_spill_ended(self, event: events.SpillEnded) -> None:
+        self.memory.spilling = False
 
     # --- data -------------------------------------------------------------------------------------
 
@@ -434,6 +461,8 @@ class WorkerMachine:
         events.DataFetched: _on_data_fetched,
         events.PeerUnreachable: _on_peer_unreachable,
         events.DataPut: _on_data_put,
+        events.MemoryTaken: _on_memory_taken,
+        events.SpillEnded: _on_spill_ended,
     }
     _FROM_SCHEDULER: dict[type, Callable[..., None]] = {
         messages.Assignment: _on_assignment,
