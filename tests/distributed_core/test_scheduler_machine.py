@@ -36,9 +36,11 @@ class Bench:
 
     def client(self, weight: float = 1.0) -> int:
         self.peers += 1
-        # The numbers of the nameless client are those of its tasks.
-        name = f"c{self.peers}" if "" in self.machine.ledger.clients_by_name else ""
-        self.feed(events.ClientJoined(self.peers, name, weight))
+        ledger = self.machine.ledger
+        first = not any(client > 0 for client in ledger.clients)
+        self.feed(events.ClientJoined(self.peers, f"c{self.peers}", weight))
+        if first:
+            ledger.clients[self.peers].base = 0  # Easier to read: its numbers are those of its tasks.
         self.say(self.peers, messages.Submission([[F, "f", b"body"]], []))
         return self.peers
 
