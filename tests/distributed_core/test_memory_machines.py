@@ -158,6 +158,18 @@ def test_a_suspect_does_not_run_on_a_paused_worker() -> None:
     assert len(bench.runs(other)) == 1
 
 
+def test_who_kills_its_workers_hears_of_their_memory() -> None:
+    bench = Bench()
+    client = bench.client()
+    bench.submit(client, 1)
+    while not (failed := bench.take(client, messages.Failed)):
+        worker = bench.worker(memory_limit_bytes=300 << 20)
+        assert len(bench.runs(worker)) == 1
+        bench.feed(events.WorkerLost(worker, -9, 290 << 20))
+    assert failed[0].kind == "KilledWorker"
+    assert "took 290 MiB of memory (its limit is 300 MiB)" in failed[0].text
+
+
 # --- the scheduler's: large results ---------------------------------------------------------------
 
 
