@@ -49,8 +49,12 @@ class Transfers:
             event = events.PeerUnreachable(address, tasks)
         else:
             arrived = []
-            for task, frames, text in found:
+            found.reverse()
+            while found:
+                # What was opened is let go at once: a value that had to be copied out of its frames is not there twice.
+                task, frames, text = found.pop()
                 value = Unsendable(text) if text is not None else self._open(frames)
+                del frames
                 if registration == worker.registration:
                     nbytes = payloads.sizeof(value)
                     if task not in worker.data:
@@ -126,8 +130,11 @@ class Transfers:
         if worker.scheduler is None:
             raise RemoteError("this worker is not registered at a scheduler")
         kept = []
-        for task, frames in items:
+        items.reverse()
+        while items:
+            task, frames = items.pop()
             value = self._open(frames)
+            del frames
             nbytes = payloads.sizeof(value)
             worker.data.keep(task, value, nbytes)
             kept.append((task, nbytes))

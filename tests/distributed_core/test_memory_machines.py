@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import random
+from functools import partial
 from typing import Any
+
+import pytest
 
 from distributed_core import messages
 from distributed_core.machines.scheduler import events, reasons
 from distributed_core.machines.worker import WorkerMachine, instructions, invariants
 from distributed_core.machines.worker import events as worker_events
-from distributed_core.settings import WorkerSettings
+from distributed_core.settings import SchedulerSettings, WorkerSettings
+from distributed_core.sim import run as simulation
+from tests.benchmarks import model
 from tests.distributed_core.test_scheduler_machine import Bench
 
 MB = 1_000_000
@@ -152,6 +158,18 @@ def test_a_suspect_does_not_run_on_a_paused_worker() -> None:
     assert len(bench.runs(other)) == 1
 
 
+def test_who_kills_its_workers_hears_of_their_memory() -> None:
+    bench = Bench()
+    client = bench.client()
+    bench.submit(client, 1)
+    while not (failed := bench.take(client, messages.Failed)):
+        worker = bench.worker(memory_limit_bytes=300 << 20)
+        assert len(bench.runs(worker)) == 1
+        bench.feed(events.WorkerLost(worker, -9, 290 << 20))
+    assert failed[0].kind == "KilledWorker"
+    assert "took 290 MiB of memory (its limit is 300 MiB)" in failed[0].text
+
+
 # --- the scheduler's: large results ---------------------------------------------------------------
 
 
@@ -246,6 +264,19 @@ def test_a_worker_without_a_limit_gets_all() -> None:
     assert bench.machine.ledger.workers[free].expected_bytes == 0
 
 
+def test_a_large_task_is_not_recalled_for_a_worker_without_space() -> None:
+    bench = Bench()
+    free = bench.worker(nthreads=1)
+    client = bench.client()
+    measured(bench, client, free, 400 * MB)
+    bench.submit(client, 2)
+    bench.submit(client, 3)
+    bench.worker(nthreads=1, memory_limit_bytes=500 * MB)
+    assert not bench.take(free, messages.Recall)
+    bench.worker(nthreads=1, memory_limit_bytes=5000 * MB)
+    assert len(bench.take(free, messages.Recall)) == 1
+
+
 def test_restricted_large_tasks_wait_for_space_too() -> None:
     bench = Bench()
     alice = bench.worker(nthreads=4, name="alice", memory_limit_bytes=1000 * MB)
@@ -301,3 +332,63 @@ def test_a_worker_that_says_nonsense_of_its_disk_is_dropped() -> None:
     batch = [messages.MemoryState(False, -1)]
     out = bench.machine.handle(events.Received(one, batch), 0.0)
     assert any("on disk" in getattr(asked, "reason", "") for asked in out)
+
+
+# --- the whole cluster ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", range(0, 60, 20))
+def test_whole_worlds_with_little_memory_come_to_their_end(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results of some bytes count as large, limits are tiny, workers pause at random: every future is right."""
+    add_worker = simulation._Simulation._add_worker
+    joined = events.WorkerJoined
+    seen = {"withheld": 0, "paused": 0}
+
+    def settings(**options: Any) -> SchedulerSettings:
+        return SchedulerSettings(**options, large_result_bytes_min=1.0, withheld_moves_max=2)
+
+    def join(*args: Any) -> Any:
+        return joined(*args[:4], {**args[4], "memory_limit_bytes": source.choice([0, 50, 300])})
+
+    def add(self: Any, name: str) -> None:
+        add_worker(self, name)
+        worker = list(self.workers.values())[-1]
+        worker.machine.memory.limit_bytes = 1000
+        for _ in range(source.randint(0, 3)):
+            begin_s = source.uniform(0.0, 2.0)
+            state = worker_events.MemoryTaken(900, 0, 0, source.choice([0, 500]))
+            self.world.later(begin_s, partial(worker.feed, state))
+            rest = worker_events.MemoryTaken(100, 0, 0, 0)
+            self.world.later(begin_s + source.uniform(0.0, 1.0), partial(worker.feed, rest))
+
+    handle = simulation.SchedulerMachine.handle
+
+    def watched(self: Any, event: Any, now: float) -> Any:
+        out = handle(self, event, now)
+        seen["withheld"] += bool(self.ledger.withheld)
+        seen["paused"] += any(worker.paused for worker in self.ledger.workers.values())
+        return out
+
+    monkeypatch.setattr(simulation, "SchedulerSettings", settings)
+    monkeypatch.setattr(simulation.events, "WorkerJoined", join)
+    monkeypatch.setattr(simulation._Simulation, "_add_worker", add)
+    monkeypatch.setattr(simulation.SchedulerMachine, "handle", watched)
+    for seed in range(first, first + 20):
+        source = random.Random(seed)
+        simulation.simulate(seed)
+    assert seen["withheld"] > 20 and seen["paused"] > 20
+
+
+def test_a_limit_costs_small_tasks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = model.counted("tree")
+    joined = events.WorkerJoined
+
+    def join(*args: Any) -> Any:
+        return joined(*args[:4], {"memory_limit_bytes": 1 << 30})
+
+    monkeypatch.setattr(model.events, "WorkerJoined", join)
+    found = model.counted("tree")
+    calls = "scheduler calls per 1,000 tasks"
+    # Where a task may be recalled, its size is looked at.
+    assert free[calls] <= found.pop(calls) < free.pop(calls) + 20
+    assert found == free

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import psutil
 import pytest
 
 from distributed_core.errors import UsageError
+from distributed_core.measuring import machine_memory_bytes
 from distributed_core.quantities import (
     checked_resources,
     memory_share_bytes,
@@ -31,7 +31,7 @@ def test_what_is_no_duration(text: str) -> None:
 
 
 def test_memory() -> None:
-    total = psutil.virtual_memory().total
+    total = machine_memory_bytes()
     assert memory_share_bytes("4GB", 3) == 4 * 10**9
     assert memory_share_bytes("512MiB", 1) == 512 << 20
     assert memory_share_bytes("2e9", 1) == 2 * 10**9

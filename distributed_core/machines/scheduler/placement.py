@@ -35,6 +35,7 @@ def assign_ready(ledger: Ledger) -> None:
     """Give ready tasks to workers, best priority first within each client, while any worker has room."""
     if ledger.suspects:
         place_suspects(ledger)
+    fresh: dict[int, WorkerPeer] = {}
     if ledger.fresh:
         fresh, ledger.fresh = ledger.fresh, {}
         if ledger.parked:
@@ -70,7 +71,7 @@ def assign_ready(ledger: Ledger) -> None:
             heapq.heappush(ledger.parked.setdefault(options, []), (task.priority, task.id))
             warn_unmet(ledger, task, options)
     if ledger.withheld:
-        place_on_idle(ledger)
+        place_on_idle(ledger, ledger.open if set_aside else fresh)
 
 
 def give(ledger: Ledger, task: Task, worker: WorkerPeer) -> None:
@@ -156,9 +157,12 @@ def place_withheld(ledger: Ledger, fresh: dict[int, WorkerPeer]) -> None:
                 placed = True
 
 
-def place_on_idle(ledger: Ledger) -> None:
-    """Workers that run nothing, after all else was placed, get one withheld task each: so there is always progress."""
-    for worker in [each for each in ledger.open.values() if not each.active]:
+def place_on_idle(ledger: Ledger, workers: dict[int, WorkerPeer]) -> None:
+    """Workers that run nothing, after all else was placed, get one withheld task each: so there is always progress.
+
+    Looked at are `workers`: those of which something changed, or all where tasks were withheld just now.
+    """
+    for worker in [each for each in workers.values() if each.id in ledger.open and not each.active]:
         first = next(iter(first_withheld(ledger)), None)
         if first is None:
             return

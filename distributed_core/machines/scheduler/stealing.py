@@ -59,7 +59,8 @@ def worth_moving(ledger: Ledger, task: Task, victim: WorkerPeer, thief: WorkerPe
     options = task.options
     if options is not None and (options.actor or not _accepts(thief, task)):
         return False
-    if state.expected_bytes and is_large(ledger, task) and not has_space(ledger, thief, task):
+    if ledger.limited and is_large(ledger, task) and not has_space(ledger, thief, task):
+        # It would not be given to the thief, but come back.
         return False
     cost_s = transfer_s(ledger, task, thief)
     # What it adds to its worker's load itself is no reason to go.

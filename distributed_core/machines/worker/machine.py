@@ -50,6 +50,7 @@ class WorkerMachine:
         self.settings = settings or WorkerSettings()
         self.replaceable = replaceable
         self.memory = MemoryBook(memory_limit_bytes)
+        self._fetch_bytes_max = self.memory.fetch_bytes_max(self.settings)
         self.runs: dict[RunId, Run] = {}
         #: Those of them that lack inputs.
         self.waiting: dict[RunId, Run] = {}
@@ -390,7 +391,7 @@ class WorkerMachine:
                 if replica is None or replica.held or replica.source != address:
                     del queue[task]
                     continue
-                if batch and nbytes + replica.nbytes > self.settings.fetch_bytes_max:
+                if batch and nbytes + replica.nbytes > self._fetch_bytes_max:
                     break
                 del queue[task]
                 batch.append(task)

@@ -14,6 +14,8 @@ from distributed_core.settings import WorkerSettings
 
 #: News of what is on disk are worth a message when it changed by this part of the limit.
 NEWS_FRACTION = 0.02
+#: One request to a peer takes at most one of so many parts of the limit.
+FETCH_PARTS = 8
 
 
 class MemoryBook:
@@ -38,6 +40,11 @@ class MemoryBook:
         self.spilling = False
         self.paused = False
         self.told_bytes = 0
+
+    def fetch_bytes_max(self, settings: WorkerSettings) -> int:
+        """Return how much one request to a peer asks for: what arrives, and what the peer prepares, must fit."""
+        most = settings.fetch_bytes_max
+        return min(most, self.limit_bytes // FETCH_PARTS) if self.limit_bytes else most
 
     def to_spill(self, taken: MemoryTaken, settings: WorkerSettings) -> int:
         """Return how many bytes of results should go to disk now."""
