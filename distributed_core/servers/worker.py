@@ -218,7 +218,23 @@ class Worker(Server):
         return await open_channel(self.scheduler_address, self.credential, "worker", details, timeout_s)
 
     async def _obey(self, channel: Channel, welcome: messages.Welcome) -> None:
-        """Do what the scheduler says until the connection ends."""
+        """Do what the scheduler says until the connection ends.
+
+        Raises
+        ------
+        ConnectionLost, ProtocolError
+            It ended, or the scheduler said what makes no sense; the worker registers anew, and begins with new books.
+        """
+        try:
+            await self._obey_well(channel, welcome)
+        except (EngineError, OSError):
+            raise
+        except Exception as error:
+            logger.debug("%s: what the scheduler sent makes no sense", self.id, exc_info=True)
+            await asyncio.sleep(RETRY_MAX_S)
+            raise ProtocolError(f"it sent what makes no sense ({type(error).__name__}: {error})") from error
+
+    async def _obey_well(self, channel: Channel, welcome: messages.Welcome) -> None:
         loop = asyncio.get_running_loop()
         self.registration += 1
         self.machine = WorkerMachine(self.settings, replaceable=self.nanny_port > 0)
