@@ -41,7 +41,7 @@ def complain(error: BaseException | str) -> None:
 
 def raise_open_files_limit() -> None:
     """Let this process have as many connections as the system allows it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

@@ -79,7 +79,7 @@ class Town:
                 self.lose(asked.peer)
             elif isinstance(asked, instructions.Send):
                 for word in asked.messages:
-                    encode([messages.to_plain(word)])  # whatever is sent can be sent
+                    decode(encode([messages.to_plain(word)]))  # whatever is sent can be sent, and read
                     self.note(asked.peer, word)
             elif isinstance(asked, instructions.Continue):
                 self.feed(events.Continued())
@@ -93,7 +93,7 @@ class Town:
 
     def end(self) -> None:
         """Whatever was said before: the honest worker serves, and the honest client gets what it asks for."""
-        encode([self.machine.worker_details(), reasons.whole_state(self.machine.ledger)])
+        decode(encode([[self.machine.worker_details()], [[reasons.whole_state(self.machine.ledger)]]]))
         for peer in (HOSTILE_WORKER, HOSTILE_CLIENT):
             self.lose(peer)
         for number in (101, 102, 103):
@@ -169,7 +169,7 @@ def test_a_hostile_scheduler_gets_a_right_worker_or_none(words: list[Any]) -> No
 NAN, INF = float("nan"), float("inf")
 
 
-def nested(depth: int = 600) -> list[Any]:
+def nested(depth: int = 1015) -> list[Any]:
     made: list[Any] = []
     for _ in range(depth):
         made = [made]
@@ -223,15 +223,25 @@ def test_a_name_with_thousands_of_digits() -> None:
     assert "no task is named" in reasons.explain(town.machine.ledger, name)
 
 
+def assigned(town: Town) -> tuple[int, int]:
+    """Let the hostile worker have a run; return its task and its number."""
+    worker = town.machine.ledger.workers[HOSTILE_WORKER]
+    for number in range(50):
+        if worker.assigned:
+            break
+        town.submit(1000 + len(town.machine.ledger.tasks) + number)
+    (task, *_) = worker.assigned.values()
+    return task.id, task.state.run  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("peer", [HOSTILE_CLIENT, HOSTILE_WORKER])
 def test_a_payload_that_could_not_be_sent_on(peer: int) -> None:
     town = Town()
     if peer == HOSTILE_CLIENT:
         town.say(peer, messages.Submission([[F, "f", b""]], [[1, None, F, [nested()], [], 0, None]]))
     else:
-        (task,) = town.machine.ledger.workers[peer].assigned.values() or [None]
-        assert task is not None
-        town.say(peer, messages.Completion(task.id, task.state.run, 1, 1.0, [nested()]))  # type: ignore[attr-defined]
+        task, run = assigned(town)
+        town.say(peer, messages.Completion(task, run, 1, 1.0, [nested()]))
     assert town.dropped == [peer]
     town.end()
 
@@ -252,13 +262,10 @@ def test_durations_that_are_no_durations(duration_s: float) -> None:
 
 def test_sizes_that_are_no_sizes_can_be_added_up() -> None:
     town = Town()
-    (task,) = town.machine.ledger.workers[HOSTILE_WORKER].assigned.values() or [None]
-    assert task is not None
-    town.say(HOSTILE_WORKER, messages.Completion(task.id, task.state.run, 2**64 - 1, 0.1, None))  # type: ignore[attr-defined]
-    town.say(
-        HOSTILE_WORKER, messages.Completion(task.id, task.state.run if hasattr(task.state, "run") else 0, -5, 0, b"")
-    )
-    assert 0 <= town.machine.ledger.workers[HOSTILE_WORKER].nbytes <= 2**48
+    for nbytes in (2**64 - 1, -5, 2**64 - 1):
+        task, run = assigned(town)
+        town.say(HOSTILE_WORKER, messages.Completion(task, run, nbytes, 0.1, None))
+    assert 0 <= town.machine.ledger.workers[HOSTILE_WORKER].nbytes <= 2 * 2**48
     encode([town.machine.worker_details()])
 
 
