@@ -42,6 +42,7 @@ class Complaints:
 
     def add(self, text: str) -> None:
         """Log `text`, now or in the sum at the end of the interval."""
+        text = " ".join(text.splitlines())
         now = self._loop.time()
         if now - self._begun_at >= INTERVAL_S:
             self._begun_at, self._count = now, 0

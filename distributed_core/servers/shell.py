@@ -291,7 +291,10 @@ class Server(TCPServer):
             reply = messages.Reply(request.id, True, value)
         except Exception as error:
             # Whatever it is: a caller never waits for a handler that failed.
-            reply = messages.Reply(request.id, False, f"{type(error).__name__}: {error}")
+            text = f"{type(error).__name__}: {error}"
+            # What a caller wrote is repeated there: a sentence stays one line all the same.
+            text = " ".join(text.splitlines()) if isinstance(error, UsageError) else text
+            reply = messages.Reply(request.id, False, text)
         if request.id and not channel.stream.closed:
             channel.send(reply)
             await channel.stream.drain()

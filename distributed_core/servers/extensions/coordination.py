@@ -63,7 +63,7 @@ def check_operation(operation: str, arguments: dict[str, Any], value: Any) -> No
     for name, kind in needs.items():
         if type(arguments.get(name)) is not kind:
             raise UsageError(f"{operation} needs {name}, which is {kind.__name__}")
-    if not all(type(name) is str for name in arguments.get("names", ())) or "token" in arguments:
+    if set(arguments) - set(needs) or not all(type(name) is str for name in arguments.get("names", ())):
         raise UsageError(f"{operation} was asked for with arguments that make no sense")
     if (value is None) is (operation in BRINGS_VALUE):
         raise UsageError(f"{operation} {'needs a' if value is None else 'takes no'} value")
