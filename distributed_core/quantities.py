@@ -18,6 +18,7 @@ _SECONDS |= {"m": 60.0, "min": 60.0, "minute": 60.0, "h": 3600.0, "hr": 3600.0, 
 _SECONDS |= {"day": 86400.0, "w": 604800.0, "week": 604800.0}
 _PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*")
 _BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+MEMORY_BYTES_MAX = 1 << 60
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -40,7 +41,7 @@ def parse_duration(value: str | float) -> float:
                 break
             total += float(match[1]) * seconds
             place = match.end()
-        if text and place == len(text):
+        if text and place == len(text) and total < math.inf:
             return total
     elif type(value) in (int, float) and 0 <= value < math.inf:
         return float(value)
@@ -63,7 +64,10 @@ def parse_memory(value: str | float) -> float | None:
         raise UsageError(
             f"{value!r:.60} is no amount of memory; write 4GB, 512MiB, 0.5 (of this machine), auto, or 0 (none)"
         )
-    return float(match[1]) * _BYTES[match[2] or ""]
+    amount = float(match[1]) * _BYTES[match[2] or ""]
+    if amount >= MEMORY_BYTES_MAX:
+        raise UsageError(f"{value!r:.60} is more memory than there is; write 4GB, 512MiB, 0.5, auto, or 0 (none)")
+    return amount
 
 
 def memory_share_bytes(value: str | float | None, processes: int) -> int:

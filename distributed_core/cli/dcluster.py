@@ -21,8 +21,12 @@ from distributed_core.settings import DEFAULT_PORT
 @click.option("--hostfile", type=click.Path(dir_okay=False), help="A file with hosts, one per line; # is a comment.")
 @click.option("--scheduler", help="The host of the scheduler; default: the first host.")
 @click.option("--scheduler-port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True)
-@click.option("--nthreads", type=click.IntRange(0), default=0, help="Threads per process; default: cores / processes.")
-@click.option("--nprocs", type=click.IntRange(1), default=1, show_default=True, help="Worker processes per host.")
+@click.option(
+    "--nthreads", type=click.IntRange(0, 10_000), default=0, help="Threads per process; default: cores / processes."
+)
+@click.option(
+    "--nprocs", type=click.IntRange(1, 1_000), default=1, show_default=True, help="Worker processes per host."
+)
 @click.option("--memory-limit", default="auto", show_default=True, help="Per worker process; 0 is no limit.")
 @click.option("--ssh-username", help="Default: yours.")
 @click.option("--ssh-port", type=click.IntRange(1, 65535), default=22, show_default=True)

@@ -8,7 +8,14 @@ import os
 import click
 
 from distributed_core.cli.quantities import Duration
-from distributed_core.cli.running import collect_when_small, complain, kept_file, on_end_signals, run_until_done
+from distributed_core.cli.running import (
+    collect_when_small,
+    complain,
+    kept_file,
+    on_end_signals,
+    raise_open_files_limit,
+    run_until_done,
+)
 from distributed_core.files import scheduler_file_text
 from distributed_core.settings import DEFAULT_PORT
 
@@ -51,6 +58,7 @@ def main(
         scheduler = Scheduler(
             host=host, credential=credential, insecure=insecure, preload=preload, idle_timeout_s=idle_timeout
         )
+        raise_open_files_limit()
         scheduler.start(port)
         on_end_signals(lambda: asyncio.ensure_future(scheduler.close()))
         scheduler.background(collect_when_small(lambda: len(scheduler.machine.ledger.tasks)))

@@ -50,8 +50,10 @@ class Options:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("address", metavar="[HOST:PORT]", required=False)
-@click.option("--nthreads", type=click.IntRange(0), default=0, help="Threads per process; default: cores / processes.")
-@click.option("--nprocs", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
+@click.option(
+    "--nthreads", type=click.IntRange(0, 10_000), default=0, help="Threads per process; default: cores / processes."
+)
+@click.option("--nprocs", type=click.IntRange(1, 1_000), default=1, show_default=True, help="Worker processes.")
 @click.option("--name", help="A name of its own in the cluster; several processes get -0, -1, ... after it.")
 @click.option("--host", help="Address to listen on, and to tell others; default: the one that leads to the scheduler.")
 @click.option(
@@ -110,6 +112,8 @@ def main(**options: Any) -> None:
         raise click.UsageError("--env, --preload-nanny and --lifetime-restart need a nanny; leave --no-nanny out")
     if chosen.name is not None and not chosen.name.strip():
         raise click.UsageError("--name is empty; write one, or leave it out")
+    if not chosen.death_timeout >= 0:
+        raise click.UsageError("--death-timeout is not a number; write seconds")
     if chosen.lifetime_stagger > chosen.lifetime:
         raise click.UsageError("--lifetime-stagger is longer than --lifetime; make it shorter")
     if chosen.lifetime_restart and not chosen.lifetime:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -36,6 +37,13 @@ def end(code: int) -> NoReturn:
 def complain(error: BaseException | str) -> None:
     """Say in one line what went wrong."""
     click.echo(f"{Path(sys.argv[0]).name}: {error}", err=True)
+
+
+def raise_open_files_limit() -> None:
+    """Let this process have as many connections as the system allows it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def run_until_done(main: Callable[[], Awaitable[int]]) -> NoReturn:

@@ -47,7 +47,9 @@ def read_scheduler_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         with open(path, encoding="utf-8") as file:
             named = json.load(file)
         parse_address(named["address"])
-        return dict(named)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not isinstance(named, dict) or not isinstance(named.get("credential"), str | None):
+            raise ValueError("its content is of the wrong type")
+        return named
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         text = f"the scheduler file {os.fspath(path)} cannot be used ({error}); dscheduler --scheduler-file writes it"
         raise CredentialError(text) from None

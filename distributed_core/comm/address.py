@@ -39,7 +39,7 @@ def parse_address(text: str, default_port: int | None = None) -> Address:
         host, port_text = "", ""
     else:
         host, _, port_text = rest.partition(":")
-    if not host or any(each.isspace() or each in "/@" for each in host):
+    if not host.isprintable() or not host or any(each.isspace() or each in "/@" for each in host):
         port_text = "?"
     elif not port_text and default_port is not None and not rest.endswith(":"):
         return Address(host, default_port)

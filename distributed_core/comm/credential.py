@@ -17,6 +17,8 @@ from distributed_core.errors import CredentialError
 
 ENVIRONMENT = "DISTRIBUTED_CORE_CREDENTIAL"
 _VALID_DAYS = 3650
+#: A key and a certificate are less than 2 kB.
+FILE_BYTES_MAX = 1 << 20
 
 
 class Credential:
@@ -50,7 +52,8 @@ class Credential:
             # Nobody resumes a session: tickets would only make each handshake a quarter dearer.
             context.num_tickets = 0
         try:
-            context.load_cert_chain(self.path)
+            # A key with a passphrase would ask for it on the terminal, and wait.
+            context.load_cert_chain(self.path, password=_no_passphrase)
             context.load_verify_locations(self.path)
         except (OSError, ssl.SSLError) as error:
             text = f"the credential file {self.path} does not hold a private key and its certificate ({error})"
@@ -59,6 +62,17 @@ class Credential:
 
     def __repr__(self) -> str:
         return f"<Credential {self.path}>"
+
+
+def _no_passphrase() -> bytes:
+    return b""
+
+
+def _expanded(path: str | os.PathLike[str]) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise CredentialError(f"there is no credential at {os.fspath(path)}: no such user has a home here") from None
 
 
 def generate() -> bytes:
@@ -126,9 +140,9 @@ def default_path() -> Path:
     """Return where the user's own credential is: the environment's word, or the configuration folder."""
     named = os.environ.get(ENVIRONMENT)
     if named:
-        return Path(named).expanduser()
+        return _expanded(named)
     home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(home).expanduser() / "distributed_core" / "credential.pem"
+    return _expanded(home) / "distributed_core" / "credential.pem"
 
 
 def load(path: str | os.PathLike[str]) -> Credential:
@@ -139,12 +153,17 @@ def load(path: str | os.PathLike[str]) -> Credential:
     CredentialError
         It is missing, broken, or readable by others than its owner.
     """
-    target = Path(path).expanduser()
+    target = _expanded(path)
     try:
-        mode = target.stat().st_mode
-    except OSError as error:
-        text = f"there is no credential at {target} ({error.strerror}); copy it from the scheduler's machine"
+        about = target.stat()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        text = f"there is no credential at {target} ({reason}); copy it from the scheduler's machine"
         raise CredentialError(text) from None
+    mode = about.st_mode
+    if not stat.S_ISREG(mode) or about.st_size > FILE_BYTES_MAX:
+        text = f"{target} is no credential file, but {_what(mode)}; copy it from the scheduler's machine"
+        raise CredentialError(text)
     if stat.S_IMODE(mode) & 0o077:
         raise CredentialError(f"others can read the credential {target}; run: chmod 600 {target}")
     credential = Credential(target)
@@ -163,6 +182,12 @@ def load_or_create(path: str | os.PathLike[str] | None = None) -> Credential:
     if path is not None:
         return load(path)
     target = default_path()
-    if not target.exists():
+    if not os.path.exists(target):
         write_new(target)
     return load(target)
+
+
+def _what(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    return "far too large" if stat.S_ISREG(mode) else "a device, a pipe or a socket"

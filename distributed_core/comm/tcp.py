@@ -190,7 +190,7 @@ async def connect(address: Address, credential: Credential | None, timeout_s: fl
         sock = await asyncio.wait_for(_connect_socket(address), timeout_s)
     except TimeoutError:
         raise ConnectError(f"{where} did not answer within {timeout_s:g} s; check the address and firewalls") from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a name that cannot be one is a UnicodeError, and so a ValueError
         text = f"nothing answers at {where} ({_short(error)}); check the address, and that it runs"
         raise ConnectError(text) from None
     if credential is None:

@@ -41,7 +41,7 @@ class Pages(MutableMapping[int, V]):
         return default if page is None else page.get(key, default)
 
     def __contains__(self, key: object) -> bool:
-        page = self._pages.get(key >> _PAGE_BITS) if type(key) is int else None
+        page = self._pages.get(key >> _PAGE_BITS) if isinstance(key, int) else None
         return page is not None and key in page
 
     def __setitem__(self, key: int, value: V) -> None:

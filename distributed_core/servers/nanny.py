@@ -205,7 +205,8 @@ class Nanny(Server):
         try:
             while text := await reader.readline():
                 self._hear(json.loads(text))
-        except (ConnectionError, ValueError) as error:
+        except (ConnectionError, ValueError, TypeError, LookupError, AttributeError) as error:
+            # User code in the process can write there too.
             logger.debug("%s: %s", self.id, error)
         finally:
             writer.close()

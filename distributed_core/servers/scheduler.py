@@ -15,6 +15,8 @@ from distributed_core.comm.address import parse_address
 from distributed_core.comm.channel import Channel, open_channel
 from distributed_core.errors import ConnectionLost, NotEnoughWorkers, UsageError
 from distributed_core.machines.scheduler import SchedulerMachine, events, instructions
+from distributed_core.machines.scheduler.checking import Misbehaved, check_figures
+from distributed_core.protocol.codec import encode
 from distributed_core.quantities import checked_resources
 from distributed_core.servers.extensions import EXTENSIONS
 from distributed_core.servers.extensions.base import Extension
@@ -35,6 +37,9 @@ DEATH_REPORT_S = 2.0
 #: Tasks, or messages, that are applied at once: each peer has its part in a turn of the loop, and a turn should not
 #: take tens of milliseconds.
 PART_WEIGHT = 400
+#: Shares are compared by sums of time over weight, which must stay numbers that can be compared.
+WEIGHT_MIN = 1e-6
+NTHREADS_MAX = 1 << 20
 
 
 class Scheduler(Server):
@@ -132,7 +137,7 @@ class Scheduler(Server):
             elif type(asked) is instructions.Drop:
                 channel = peers.get(asked.peer)
                 if channel is not None:
-                    logger.warning("%s dropped a peer at %s: %s", self.id, channel.stream.peer, asked.reason)
+                    self._complain(channel.stream.peer, asked.reason)
                     channel.abort()
             elif type(asked) is instructions.WatchLiveness:
                 self.loop.call_later(asked.delay_s, self._check_liveness)
@@ -180,6 +185,7 @@ class Scheduler(Server):
             parse_address(address)
             if nthreads < 1:
                 raise UsageError("a worker needs at least one thread")
+            _check_newcomer(details)
             for worker in self.machine.ledger.workers.values():
                 if details.get("id") and worker.details.get("id") == details["id"]:
                     continue  # The same process; its other connection is dead, and we did not hear of it yet.
@@ -200,8 +206,8 @@ class Scheduler(Server):
     @staticmethod
     def _client_joined(peer: int, details: dict[str, Any]) -> events.ClientJoined:
         weight = float(details.get("weight", 1.0))
-        if not 0.0 < weight < float("inf"):
-            raise UsageError(f"a client's weight is a number above 0, not {weight}")
+        if not WEIGHT_MIN <= weight <= 1 / WEIGHT_MIN:
+            raise UsageError(f"a client's weight is a number from {WEIGHT_MIN:g} to {1 / WEIGHT_MIN:g}, not {weight}")
         return events.ClientJoined(peer, str(details.get("id", "")), weight, details.get("returns") is True)
 
     def greeting(self, hello: messages.Hello) -> dict[str, Any]:
@@ -376,6 +382,25 @@ class Scheduler(Server):
         await self.preloads.tear_down(self)
         for channel in self._relays.values():
             channel.abort()
+
+
+def _check_newcomer(details: dict[str, Any]) -> None:
+    """See whether what a worker says of itself can be kept, and shown to everybody.
+
+    Raises
+    ------
+    UsageError
+        It cannot.
+    """
+    encode([details])  # deep nesting can be read and not be written again
+    if "nanny" in details:
+        parse_address(details["nanny"])
+    if int(details["nthreads"]) > NTHREADS_MAX:
+        raise UsageError(f"a worker has at most {NTHREADS_MAX} threads")
+    try:
+        check_figures(details)
+    except Misbehaved as error:
+        raise UsageError(str(error)) from None
 
 
 def _parts(batch: list[Any]) -> Iterator[list[Any]]:

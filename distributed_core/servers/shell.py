@@ -7,7 +7,7 @@ import concurrent.futures
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 from tornado.ioloop import IOLoop
@@ -21,6 +21,7 @@ from distributed_core.comm.credential import Credential, load_or_create
 from distributed_core.comm.tcp import accept, bind
 from distributed_core.errors import ConnectionLost, EngineError, ProtocolError, UsageError
 from distributed_core.protocol.codec import encode
+from distributed_core.servers import arguments, door
 from distributed_core.servers.logs import keep_recent, recent
 from distributed_core.versions import report
 
@@ -76,6 +77,11 @@ class Server(TCPServer):
         self._finished: concurrent.futures.Future[int] = concurrent.futures.Future()
         self._channels: dict[Channel, None] = {}
         self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._doors: list[door.Door] = []
+        self._complaints = door.Complaints(self.loop)
+        #: Connections whose greeting is not over, the oldest first.
+        self._strangers: dict[IOStream, None] = {}
+        self._sent_away: dict[IOStream, None] = {}
         self.handlers: dict[str, Handler] = {
             "identity": self._handle_identity,
             "ping": self._handle_ping,
@@ -169,38 +175,77 @@ class Server(TCPServer):
 
     # --- connections ------------------------------------------------------------------------------
 
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
+        """Serve sockets that listen; call it on the loop."""
+        for each in sockets:
+            self._doors.append(door.Door(each, self._handle_connection, self._make_room, self._complaints))
+
+    def stop(self) -> None:
+        """Let nobody in any more; connections that are there stay."""
+        doors, self._doors = self._doors, []
+        for each in doors:
+            each.close()
+
+    def _make_room(self) -> None:
+        """Send half of the strangers away, the oldest first."""
+        for stranger in list(self._strangers)[: (len(self._strangers) + 1) // 2]:
+            self._send_away(stranger)
+
+    def _send_away(self, stranger: IOStream) -> None:
+        self._strangers.pop(stranger, None)
+        self._sent_away[stranger] = None
+        stranger.close()
+
     async def handle_stream(self, stream: IOStream, address: Any) -> None:
         """Greet whoever connected and serve it; a peer that misbehaves is dropped with one log line."""
         task = asyncio.current_task()
         assert task is not None
         self._tasks[task] = None
         channel: Channel | None = None
+        if len(self._strangers) >= door.STRANGERS_MAX:
+            self._send_away(next(iter(self._strangers)))
+        self._strangers[stream] = None
         try:
             channel = Channel(await accept(stream))
             self._channels[channel] = None
-            await self._serve_channel(channel)
-        except ConnectionLost as error:
-            logger.debug("%s: %s", self.id, error)
+            await self._serve_channel(channel, stream)
         except EngineError as error:
-            logger.warning("%s dropped a peer at %s: %s", self.id, _peer_name(address), error)
+            if stream in self._sent_away:
+                self._complain(address, "it had not greeted, and others need its place")
+            elif isinstance(error, ConnectionLost):
+                logger.debug("%s: %s", self.id, error)
+            else:
+                self._complain(address, error)
         finally:
             self._tasks.pop(task, None)
+            self._strangers.pop(stream, None)
+            self._sent_away.pop(stream, None)
             if channel is not None:
                 self._channels.pop(channel, None)
                 channel.abort()
 
-    async def _serve_channel(self, channel: Channel) -> None:
+    def _complain(self, address: Any, reason: object) -> None:
+        self._complaints.add(f"{self.id} dropped a peer at {_peer_name(address)}: {reason}")
+
+    async def _serve_channel(self, channel: Channel, stream: IOStream) -> None:
         role: list[Callable[[], Awaitable[None]]] = []
 
         def answer(hello: messages.Hello) -> Any:
             try:
                 peer, serve = self.welcome(channel, hello)
-            except (UsageError, KeyError, TypeError, ValueError) as error:
-                return messages.Refusal(str(error) or "the greeting is malformed")
+            except UsageError as error:
+                return messages.Refusal(str(error))
+            except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+                return messages.Refusal(f"the greeting of a {hello.role:.40} is malformed: {error}")
             role.append(serve)
             return messages.Welcome(self.kind, self.id, peer, self.greeting(hello))
 
-        await greet(channel, answer)
+        try:
+            async with asyncio.timeout(door.GREETING_TIMEOUT_S):
+                await greet(channel, answer)
+        except TimeoutError:
+            raise ProtocolError(f"it did not greet within {door.GREETING_TIMEOUT_S:g} s") from None
+        self._strangers.pop(stream, None)
         if role:
             await role[0]()
         else:
@@ -239,13 +284,17 @@ class Server(TCPServer):
             if handler is None:
                 known = ", ".join(sorted(self.handlers))
                 raise UsageError(f"a {self.kind.lower()} has no handler {request.op!r:.60}; it has {known}")
+            arguments.check(request.op, handler, request.arguments)
             value = await handler(**request.arguments, **context)
             if request.op not in BULK:
                 encode([value])  # a reply that cannot travel must not leave its caller waiting
             reply = messages.Reply(request.id, True, value)
         except Exception as error:
             # Whatever it is: a caller never waits for a handler that failed.
-            reply = messages.Reply(request.id, False, f"{type(error).__name__}: {error}")
+            text = f"{type(error).__name__}: {error}"
+            # What a caller wrote is repeated there: a sentence stays one line all the same.
+            text = " ".join(text.splitlines()) if isinstance(error, UsageError) else text
+            reply = messages.Reply(request.id, False, text)
         if request.id and not channel.stream.closed:
             channel.send(reply)
             await channel.stream.drain()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from distributed_core.comm.address import parse_address
 from distributed_core.comm.channel import Channel, open_channel
 from distributed_core.context import context
-from distributed_core.errors import ConnectionLost, EngineError, NotSerializable, RemoteError
+from distributed_core.errors import ConnectionLost, EngineError, NotSerializable, RemoteError, UsageError
 from distributed_core.machines.worker import events
 from distributed_core.protocol import payload as payloads
 from distributed_core.servers.executor import Unsendable
@@ -43,8 +43,8 @@ class Transfers:
         worker = self._worker
         event: events.WorkerEvent
         try:
-            found = await self._ask_peer(address, tasks)
-        except (EngineError, OSError, TimeoutError) as error:
+            found = _checked(await self._ask_peer(address, tasks), tasks)
+        except (EngineError, OSError, TimeoutError, TypeError, ValueError) as error:
             logger.info("%s could not fetch from %s: %s", worker.id, address, error)
             event = events.PeerUnreachable(address, tasks)
         else:
@@ -129,6 +129,8 @@ class Transfers:
         worker = self._worker
         if worker.scheduler is None:
             raise RemoteError("this worker is not registered at a scheduler")
+        if not all(type(item) is list and len(item) == 2 and type(item[0]) is int for item in items):
+            raise UsageError("put_data takes [task, frames] each")
         kept = []
         items.reverse()
         while items:
@@ -141,3 +143,12 @@ class Transfers:
         worker.feed(events.DataPut(kept))
         worker.memory.noted()
         return len(kept)
+
+
+def _checked(found: list[Any], tasks: list[int]) -> list[Any]:
+    """Return what a peer gave, `[task, frames, sentence]` each; a ValueError where it was not asked for that."""
+    wanted = dict.fromkeys(tasks)
+    for task, _, text in found:
+        if task not in wanted or not (text is None or type(text) is str):
+            raise ValueError("the peer gave something else than it was asked for")
+    return found

@@ -164,16 +164,7 @@ class Worker(Server):
     async def _live(self) -> None:
         try:
             await self.attendance.begin()
-            self._threads = Threads(
-                self,
-                self.nthreads,
-                self._take_reports,
-                self._moved,
-                self.settings.inline_result_bytes_max,
-                self.memory_limit_bytes,
-                asyncio.get_running_loop(),
-            )
-            self._heartbeat(self.registration)
+            self._begin_anew()
             timeout_s = self.death_timeout_s
             while True:
                 channel, welcome = await self._register(timeout_s)
@@ -238,7 +229,44 @@ class Worker(Server):
         return await open_channel(self.scheduler_address, self.credential, "worker", details, timeout_s)
 
     async def _obey(self, channel: Channel, welcome: messages.Welcome) -> None:
-        """Do what the scheduler says until the connection ends."""
+        """Do what the scheduler says until the connection ends.
+
+        Raises
+        ------
+        ConnectionLost, ProtocolError
+            It ended, or the scheduler said what makes no sense; then the worker begins with new books.
+        """
+        try:
+            await self._obey_well(channel, welcome)
+        except (EngineError, OSError):
+            raise
+        except Exception as error:
+            logger.debug("%s: what the scheduler sent makes no sense", self.id, exc_info=True)
+            self._begin_anew()
+            await asyncio.sleep(RETRY_MAX_S)
+            raise ProtocolError(f"it sent what makes no sense ({type(error).__name__}: {error})") from error
+
+    def _begin_anew(self) -> None:
+        """Forget everything: nobody knows what the books are worth."""
+        self.registration += 1
+        self._heartbeat(self.registration)
+        self.machine = WorkerMachine(
+            self.settings, replaceable=self.nanny_port > 0, memory_limit_bytes=self.memory_limit_bytes
+        )
+        self.data.clear()
+        if self._threads is not None:
+            self._threads.close()
+        self._threads = Threads(
+            self,
+            self.nthreads,
+            self._take_reports,
+            self._moved,
+            self.settings.inline_result_bytes_max,
+            self.memory_limit_bytes,
+            asyncio.get_running_loop(),
+        )
+
+    async def _obey_well(self, channel: Channel, welcome: messages.Welcome) -> None:
         self.scheduler = channel
         self._channels[channel] = None
         self.feed(events.Registered())

@@ -8,7 +8,7 @@ from typing import Any
 from distributed_core import messages
 from distributed_core.ids import Number, PeerId
 from distributed_core.machines.scheduler import recovery, transitions
-from distributed_core.machines.scheduler.checking import Misbehaved, checked, numbers_of
+from distributed_core.machines.scheduler.checking import Misbehaved, check_frames, checked, numbers_of
 from distributed_core.machines.scheduler.from_worker import disbelieve
 from distributed_core.machines.scheduler.ledger import Ledger
 from distributed_core.machines.scheduler.peers import ClientPeer
@@ -25,6 +25,7 @@ from distributed_core.machines.scheduler.tasks import (
 
 _TASK = (int, (str, type(None)), bytes, (bytes, list), list, int, (dict, type(None)))
 _DATUM = (int, (str, type(None)), int)
+TIMEOUT_MAX_S = 1e9
 
 
 def on_submission(ledger: Ledger, client: ClientPeer, message: messages.Submission) -> None:
@@ -41,6 +42,8 @@ def on_submission(ledger: Ledger, client: ClientPeer, message: messages.Submissi
         if number in client.tasks:
             said_again(ledger, client, number)
             continue
+        if type(payload) is list:
+            check_frames(payload)
         task = known(ledger, client, number, key) if key is not None or client.said is not None else None
         if task is None:
             function = client.functions.get(digest)
@@ -152,8 +155,12 @@ def on_retrial(ledger: Ledger, client: ClientPeer, message: messages.Retrial) ->
 def on_vow(ledger: Ledger, client: ClientPeer, message: messages.Vow) -> None:
     for number in numbers_of(message.numbers):
         task = client.tasks.get(number)
-        if task is not None and type(task.state) not in (Held, Erred):
+        if task is not None and type(task.state) not in (Held, Erred) and not _vowed(ledger, task):
             transitions.want(ledger, ledger.vows, ledger.next_vow(), task)
+
+
+def _vowed(ledger: Ledger, task: Task) -> bool:
+    return any(want.client is ledger.vows for want in task.wants)
 
 
 def on_wish(ledger: Ledger, client: ClientPeer, message: messages.Wish) -> None:
@@ -208,17 +215,22 @@ def options_of(given: dict[str, Any] | None) -> TaskOptions | None:
     try:
         workers = given.get("workers")
         resources = given.get("resources") or {}
-        if not all(type(amount) in (int, float) and amount >= 0 for amount in resources.values()):
+        timeout_s, retries = given.get("timeout_s", 0.0), given.get("retries", 0)
+        amounts = (timeout_s, retries, *resources.values())
+        # Not a number is neither below 0 nor above; a time limit beyond the end of all clocks is none.
+        if not all(type(amount) in (int, float) and amount >= 0 for amount in amounts):
+            raise ValueError
+        if type(workers) is str:
             raise ValueError
         return TaskOptions(
-            retries=int(given.get("retries", 0)),
+            retries=int(retries),
             resources=tuple(sorted((str(name), float(amount)) for name, amount in resources.items())),
             workers=None if workers is None else frozenset(map(str, workers)),
             loose=bool(given.get("loose")),
-            timeout_s=float(given.get("timeout_s", 0.0)),
+            timeout_s=float(timeout_s) if timeout_s <= TIMEOUT_MAX_S else 0.0,
             actor=bool(given.get("actor")),
         )
-    except (TypeError, ValueError, AttributeError):
+    except (TypeError, ValueError, OverflowError, AttributeError):
         raise Misbehaved("it sent options of a task that make no sense") from None
 
 

@@ -7,15 +7,27 @@ from typing import Any
 
 from distributed_core import messages
 from distributed_core.machines.scheduler import recovery, stealing, transitions
-from distributed_core.machines.scheduler.checking import Misbehaved, checked
+from distributed_core.machines.scheduler.checking import (
+    DURATION_MAX_S,
+    Misbehaved,
+    bounded,
+    check_figures,
+    check_frames,
+    checked,
+)
 from distributed_core.machines.scheduler.ledger import Ledger
 from distributed_core.machines.scheduler.peers import WorkerPeer
 from distributed_core.machines.scheduler.tasks import Assigned, Held, Reason, Task
+
+#: No scheduler makes so many runs.
+RUN_MAX = 1 << 53
 
 
 def on_completion(ledger: Ledger, worker: WorkerPeer, message: messages.Completion) -> None:
     task = current(ledger, worker, message.task, message.run)
     if task is not None:
+        if type(message.payload) is list:
+            check_frames(message.payload)
         _learn(ledger, task, message.duration_s)
         function = task.function
         assert function is not None
@@ -32,6 +44,8 @@ def on_failure(ledger: Ledger, worker: WorkerPeer, message: messages.Failure) ->
     if task is None:
         recovery.ended(ledger, worker, message.task, message.run, None)
         return
+    if type(message.payload) is list:
+        check_frames(message.payload)
     _learn(ledger, task, message.duration_s)
     worker.progress_at = ledger.now
     options = task.options
@@ -51,10 +65,12 @@ def on_rejection(ledger: Ledger, worker: WorkerPeer, message: messages.Rejection
     task = current(ledger, worker, message.task, message.run)
     if task is None:
         return
-    for each, address in checked(message.absent, (int, str)):
-        lost = ledger.tasks.get(each)
-        if lost is not None:
-            disbelieve(ledger, lost, address or worker.address)
+    absent = checked(message.absent, (int, str))
+    # Of the inputs only: nobody has a say about data that it has nothing to do with.
+    inputs = {each.id: each for each in task.inputs}
+    for number, address in absent:
+        if number in inputs:
+            disbelieve(ledger, inputs[number], address or worker.address)
     unreachable = checked(message.unreachable, (int, str))
     if unreachable:
         task.trouble().fetch_failures += 1
@@ -86,7 +102,10 @@ def on_possession(ledger: Ledger, worker: WorkerPeer, message: messages.Possessi
 
 
 def on_continuation(ledger: Ledger, worker: WorkerPeer, message: messages.Continuation) -> None:
-    recovery.continued(ledger, worker, checked(message.items, (int, int)))
+    items = checked(message.items, (int, int))
+    if not worker.returning or not all(0 < run <= RUN_MAX for _, run in items):
+        raise Misbehaved("it said out of turn that runs go on, or runs of numbers that there are not")
+    recovery.continued(ledger, worker, items)
 
 
 def on_presence(ledger: Ledger, worker: WorkerPeer, message: messages.Presence) -> None:
@@ -95,10 +114,10 @@ def on_presence(ledger: Ledger, worker: WorkerPeer, message: messages.Presence) 
 
 
 def on_shortfall(ledger: Ledger, worker: WorkerPeer, message: messages.Shortfall) -> None:
-    for task_id, address in checked(message.absent, (int, str)):
-        worker.copying.pop(task_id, None)
+    asked = {task_id: worker.copying.pop(task_id, None) for task_id, _ in checked(message.absent, (int, str))}
+    for task_id, address in message.absent:
         task = ledger.tasks.get(task_id)
-        if task is not None:
+        if task is not None and asked[task_id] is task:
             disbelieve(ledger, task, address or worker.address)
     for task_id, _ in checked(message.unreachable, (int, str)):
         worker.copying.pop(task_id, None)
@@ -157,6 +176,7 @@ def on_stubbornness(ledger: Ledger, worker: WorkerPeer, message: messages.Stubbo
 
 
 def on_heartbeat(ledger: Ledger, worker: WorkerPeer, message: messages.Heartbeat) -> None:
+    check_figures(message.metrics)
     worker.metrics = message.metrics
 
 
@@ -182,6 +202,8 @@ def current(ledger: Ledger, worker: WorkerPeer, task_id: int, run: int) -> Task 
 def _learn(ledger: Ledger, task: Task, duration_s: float) -> None:
     function = task.function
     assert function is not None
+    if not 0.0 <= duration_s <= DURATION_MAX_S:
+        duration_s = bounded(duration_s, DURATION_MAX_S)
     old = function.duration_s
     weight = ledger.settings.duration_weight
     function.duration_s = duration_s if old is None else old + weight * (duration_s - old)

@@ -31,6 +31,8 @@ from distributed_core.settings import SchedulerSettings
 LogLine = tuple[float, TaskId, str, str]
 
 
+#: Numbers of futures fit into 64 bits.
+NUMBER_DIGITS_MAX = 20
 #: The peer id of nobody: of the client that keeps vows.
 VOWS: PeerId = 0
 #: The peer id of the scheduler itself, as a client.
@@ -108,7 +110,7 @@ class Ledger:
         if task is None:
             head, _, number = key.rpartition("-")
             client = self.clients_by_name.get(head.rpartition("-")[2])
-            task = client.tasks.get(int(number)) if client is not None and number.isdecimal() else None
+            task = client.tasks.get(int(number)) if client is not None and _counts(number) else None
             if task is not None and task.key is None:
                 # Its maker may let go of it first: from now on the name is its own.
                 task.key = key
@@ -258,3 +260,8 @@ class Ledger:
         """Return what a client pays in advance for a run that is expected to take so long."""
         # A mere guess must not outweigh what others really took.
         return self.settings.fill_s if expected_s == self.settings.unknown_duration_s else expected_s
+
+
+def _counts(text: str) -> bool:
+    """Tell whether a text may be a future's number; Python does not read numbers of thousands of digits."""
+    return len(text) <= NUMBER_DIGITS_MAX and text.isdecimal()

@@ -313,6 +313,8 @@ def _killed(task: Task, worker: WorkerPeer, event: events.WorkerLost) -> Reason:
     alone = troubles.alone_deaths
     times = f"{alone} of them while it ran alone" if alone else "never while it ran alone"
     memory = event.memory_bytes or worker.metrics.get("memory_bytes", 0)
+    if type(memory) not in (int, float):
+        memory = 0
     limit = f" (its limit is {worker.limit_bytes / 2**20:.0f} MiB)" if worker.limit_bytes else ""
     ended = f"ended with exit code {event.exit_code}" if event.exit_code is not None else "died"
     if event.exit_code is not None and event.exit_code < 0:

@@ -6,6 +6,7 @@ from typing import Any
 
 from distributed_core.ids import FunctionId, PeerId, RunId, TaskId
 from distributed_core.machines.pages import Pages
+from distributed_core.machines.scheduler.checking import NBYTES_MAX, bounded
 from distributed_core.machines.scheduler.fairness import Share
 from distributed_core.machines.scheduler.tasks import Function, Held, Task, TaskOptions
 
@@ -192,6 +193,7 @@ class WorkerPeer:
         """Return the state of a task whose data only this worker holds."""
         state = self.holding.get(nbytes)
         if state is None:
+            nbytes = bounded(nbytes, NBYTES_MAX)
             state = Held((self,), nbytes)
             if nbytes <= SHARED_BYTES_MAX:
                 self.holding[nbytes] = state

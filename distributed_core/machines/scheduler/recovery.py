@@ -139,7 +139,7 @@ def gain(ledger: Ledger, task: Task, worker: WorkerPeer, nbytes: int) -> None:
                 ledger.send(worker.id, messages.Disposal([task.id]))
         elif worker not in state.workers:
             ledger.move(task, Held((*state.workers, worker), state.nbytes))
-    elif type(state) in (Waiting, Ready):
+    elif type(state) in (Waiting, Ready) and not (task.options and task.options.actor and not worker.returning):
         # Its other holders died while this copy was under way: nothing has to run again.
         transitions.hold(ledger, task, worker, nbytes, None)
     elif type(state) is Assigned and state.worker is worker:

@@ -29,6 +29,8 @@ from distributed_core.machines.worker.replicas import Replica
 from distributed_core.machines.worker.runs import Run
 from distributed_core.settings import WorkerSettings
 
+TIMEOUT_MAX_S = 1e9
+
 
 class WorkerMachine:
     """A worker as a pure machine.
@@ -128,6 +130,10 @@ class WorkerMachine:
 
     def _on_assignment(self, message: messages.Assignment) -> None:
         inputs = tuple([each[0] for each in message.inputs]) if message.inputs else ()
+        if message.run in self.runs or message.run in self.lingering or len(set(inputs)) != len(inputs):
+            raise ProtocolError(f"the scheduler sent the run {message.run} twice, or with an input twice")
+        if message.timeout_s and not 0.0 < message.timeout_s <= TIMEOUT_MAX_S:
+            raise ProtocolError(f"the scheduler sent the time limit {message.timeout_s}")
         run = Run(message.task, message.run, message.function, message.payload, inputs, message.timeout_s)
         self.runs[run.run] = run
         for task, nbytes, holders in message.inputs:
@@ -445,7 +451,7 @@ class WorkerMachine:
 
     def _discard(self, tasks: list[TaskId]) -> None:
         for task in tasks:
-            del self.replicas[task]
+            self.replicas.pop(task, None)
         if tasks:
             self._out.append(Discard(tasks))
 

@@ -14,11 +14,59 @@ from distributed_core.machines.coordination import (
     HolderLost,
     RequestDropped,
 )
+from distributed_core.protocol.codec import encode
 from distributed_core.servers.extensions.base import Extension
-from distributed_core.servers.extensions.keeping import Keeping, KeptValue
+from distributed_core.servers.extensions.keeping import Keeping, KeptValue, checked_value
 
 if TYPE_CHECKING:
     from distributed_core.servers.scheduler import Scheduler
+
+
+_LEASE: dict[str, type] = {"most": int, "lease": str}
+_LINE: dict[str, type] = {"most": int}
+NEEDS: dict[str, dict[str, type]] = {
+    "lock_acquire": {"names": list, "count": int, "lease": str},
+    "lock_release": {"lease": str},
+    "lock_locked": {},
+    "semaphore_acquire": _LEASE,
+    "semaphore_release": _LEASE,
+    "semaphore_value": {"most": int},
+    "semaphore_close": {},
+    "event_wait": {},
+    "event_set": {},
+    "event_clear": {},
+    "event_is_set": {},
+    "queue_put": _LINE,
+    "queue_get": {"most": int, "batch": int},
+    "queue_qsize": _LINE,
+    "queue_close": {},
+    "variable_set": {},
+    "variable_get": {},
+    "variable_delete": {},
+}
+"""The arguments of each operation. What is wrong must be found here: in the machine it would stay in a line of waiters,
+and fail for everybody who comes after it."""
+BRINGS_VALUE = ("queue_put", "variable_set")
+
+
+def check_operation(operation: str, arguments: dict[str, Any], value: Any) -> None:
+    """See whether the machine can do what is asked.
+
+    Raises
+    ------
+    UsageError
+        There is no such operation, or its arguments are wrong.
+    """
+    needs = NEEDS.get(operation)
+    if needs is None:
+        raise UsageError(f"there is no operation {operation!r:.60}")
+    for name, kind in needs.items():
+        if type(arguments.get(name)) is not kind:
+            raise UsageError(f"{operation} needs {name}, which is {kind.__name__}")
+    if set(arguments) - set(needs) or not all(type(name) is str for name in arguments.get("names", ())):
+        raise UsageError(f"{operation} was asked for with arguments that make no sense")
+    if (value is None) is (operation in BRINGS_VALUE):
+        raise UsageError(f"{operation} {'needs a' if value is None else 'takes no'} value")
 
 
 class Coordination(Extension):
@@ -95,10 +143,11 @@ class Coordination(Extension):
         """
         if peer not in self.scheduler.machine.ledger.clients:
             raise UsageError("only a client can hold locks and the like")
+        check_operation(operation, arguments, value)
         if value is not None:
             self._value_count += 1
             arguments = {**arguments, "token": self._value_count}
-            self._values[self._value_count] = self._keeping.keep(*value)
+            self._values[self._value_count] = self._keeping.keep(*checked_value(value))
         self._request_count += 1
         number = self._request_count
         waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -121,6 +170,7 @@ class Coordination(Extension):
     # --- datasets and metadata --------------------------------------------------------------------
 
     async def _publish(self, name: str, value: list[Any], override: bool = False, **context: Any) -> None:
+        checked_value(value)
         if name in self._datasets:
             if not override:
                 raise UsageError(f"a dataset {name!r:.100} is published already; unpublish it, or say override=True")
@@ -141,6 +191,9 @@ class Coordination(Extension):
         return value is not None
 
     async def _set_metadata(self, keys: list[str], value: Any, **context: Any) -> None:
+        if not keys:
+            raise UsageError("metadata needs at least one key")
+        encode([value])  # what is nested too deep could never be shown
         at = self._metadata
         for key in keys[:-1]:
             below = at.setdefault(key, {})

@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from distributed_core import messages
+from distributed_core.errors import UsageError
 from distributed_core.machines.scheduler import events
 from distributed_core.machines.scheduler.ledger import KEEPER
+from distributed_core.servers.arguments import is_frames
 from distributed_core.servers.extensions.base import Extension
 
 if TYPE_CHECKING:
@@ -26,6 +28,21 @@ class KeptValue:
         self.payload = payload
         self.keys = keys
         self.numbers = numbers
+
+
+def checked_value(value: list[Any]) -> list[Any]:
+    """Return `[frames, keys of the futures inside]`.
+
+    Raises
+    ------
+    UsageError
+        It is something else.
+    """
+    if len(value) == 2:
+        payload, keys = value
+        if (type(payload) is bytes or is_frames(payload)) and type(keys) is list and set(map(type, keys)) <= {str}:
+            return value
+    raise UsageError("a value is its frames and the names of the futures inside")
 
 
 class Keeping(Extension):

@@ -115,6 +115,8 @@ class Moving(Extension):
     ) -> dict[str, dict[str, Any]]:
         """Let workers leave without losing data: these, or the `n` idlest; return what they were, by address."""
         chosen = self._workers(workers)
+        if n is not None and n < 0:
+            raise UsageError(f"{n} workers cannot retire; n is 0 or more")
         if workers is None and n is not None:
             chosen = sorted(chosen, key=lambda each: (each.active, each.nbytes))[:n]
         details = self.scheduler.machine.worker_details()

@@ -7,6 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from distributed_core import messages
+from distributed_core.messages import Payload
 from distributed_core.servers.extensions.base import Extension
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class News(Extension):
             "subscribe": self._subscribe,
             "unsubscribe": self._unsubscribe,
         }
-        self._events: dict[str, deque[tuple[float, list[Any], int]]] = {}
+        self._events: dict[str, deque[tuple[float, Payload, int]]] = {}
         self._bytes: dict[str, int] = {}
         self._subscribers: dict[str, dict[int, None]] = {topic: {} for topic in FOR_ALL}
 
@@ -43,8 +44,9 @@ class News(Extension):
         for subscribers in self._subscribers.values():
             subscribers.pop(peer, None)
 
-    async def _log_event(self, topics: list[str], payload: list[Any], nbytes: int = 0, **context: Any) -> None:
+    async def _log_event(self, topics: list[str], payload: Payload, nbytes: int = 0, **context: Any) -> None:
         now = time.time()
+        nbytes = max(0, nbytes)
         for topic in topics:
             events = self._events.setdefault(topic, deque())
             events.append((now, payload, nbytes))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from distributed_core.errors import EngineError, RemoteError, UsageError
 from distributed_core.machines.scheduler.tasks import Task, TaskState
+from distributed_core.messages import Payload
 from distributed_core.protocol.codec import encode
 from distributed_core.servers.extensions.base import Extension
 from distributed_core.servers.extensions.operations import Operations
@@ -71,7 +72,7 @@ class Plugins(Extension):
             workers = [worker for worker in workers if worker.details.get("nanny")]
         return operations.call_each(workers, op, arguments, nanny=kind == "nanny")
 
-    async def _handle_register(self, kind: str, name: str, payload: list[Any], **context: Any) -> dict[str, Any]:
+    async def _handle_register(self, kind: str, name: str, payload: Payload, **context: Any) -> dict[str, Any]:
         """Keep a plugin and bring it to who is there; where it fails on one, it is taken back from all."""
         book = self._book(kind)
         self._count += 1
