@@ -363,7 +363,9 @@ class Continuation(NamedTuple):
 
 
 class Presence(NamedTuple):
-    """On a new connection: all that the worker holds and runs was said."""
+    """On a new connection: all that the worker holds and runs was said, so many things."""
+
+    told: int
 
 
 class Heartbeat(NamedTuple):

@@ -23,7 +23,7 @@ class Comeback(Bench):
         words: list[Any] = [messages.Possession([list(each) for each in held])] if held else []
         if running:
             words.append(messages.Continuation([list(each) for each in running]))
-        self.say(self.peers, *words, messages.Presence())
+        self.say(self.peers, *words, messages.Presence(len(held) + len(running)))
         return self.peers
 
     def returning_client(self, *tasks: list[Any], workers: int = 0, released: tuple[int, ...] = ()) -> int:

@@ -110,7 +110,7 @@ class WorkerMachine:
             self._reports.append(messages.MemoryState(self.memory.paused, self.memory.told_bytes))
         if self.runs:
             self._reports.append(messages.Continuation([[run.task, run.run] for run in self.runs.values()]))
-        self._reports.append(messages.Presence())
+        self._reports.append(messages.Presence(len(held) + len(self.runs)))
 
     @property
     def returns(self) -> bool:
