@@ -107,7 +107,8 @@ def _excused(simulation: Simulation, client: SimulatedClient, number: int, reaso
     if reason == "KilledWorker":
         return simulation.deaths > simulation.scheduler.settings.allowed_failures
     if reason == "DataUnreachable":
-        return any(fault.kind in ("apart", "estrange") for fault in simulation.scenario.faults)
+        kinds = ("apart", "estrange", "silence", "divide")
+        return any(fault.kind in kinds for fault in simulation.scenario.faults)
     return False
 
 

@@ -134,7 +134,7 @@ def on_wish(ledger: Ledger, client: ClientPeer, message: messages.Wish) -> None:
     for number, key in checked(message.items, (int, str)):
         if number in client.tasks:
             raise Misbehaved(f"it used the number {number} twice")
-        task = ledger.find(key)
+        task = ledger.claim(key)
         if task is None:
             ledger.send(client.id, messages.Cancelled(number, f"no task is named {key:.200}"))
         else:
