@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from distributed_core import messages
 from distributed_core.errors import InvariantBroken
 from distributed_core.machines.scheduler import events
-from distributed_core.sim.oracle import held_states
+from distributed_core.sim.oracle import held_states, judge_silence
 from distributed_core.sim.scenario import Fault
 
 if TYPE_CHECKING:
@@ -86,10 +86,21 @@ def _stop(simulation: Simulation, fault: Fault) -> None:
 
 
 def _pause(simulation: Simulation, fault: Fault) -> None:
-    chosen = simulation.process if fault.names == ["scheduler"] else _process(simulation, fault)
-    if chosen is not None:
-        chosen.pause()
-        simulation.world.later(fault.for_s, chosen.resume)
+    if fault.names == ["scheduler"]:
+        simulation.process.pause()
+        simulation.world.later(fault.for_s, simulation.process.resume)
+        return
+    process = _process(simulation, fault)
+    if process is None:
+        return
+    connection = process.connection
+    process.pause()
+
+    def end() -> None:
+        judge_silence(simulation, fault, connection)
+        process.resume()
+
+    simulation.world.later(fault.for_s, end)
 
 
 def _slow(simulation: Simulation, fault: Fault) -> None:
@@ -115,6 +126,7 @@ def _silence(simulation: Simulation, fault: Fault) -> None:
     connection.hold()
 
     def end() -> None:
+        judge_silence(simulation, fault, connection)
         connection.heal()
         if not connection.open:
             # The scheduler gave it up meanwhile: the first packet that gets there again is refused.

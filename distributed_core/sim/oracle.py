@@ -11,6 +11,8 @@ from distributed_core.sim.clients import SimulatedClient
 
 if TYPE_CHECKING:
     from distributed_core.sim.run import Simulation
+    from distributed_core.sim.scenario import Fault
+    from distributed_core.sim.world import Connection
 
 _REPORTS = (messages.Completion, messages.Failure, messages.Rejection)
 
@@ -64,6 +66,10 @@ def judge(simulation: Simulation) -> None:
     """
     for client in simulation.clients:
         if not client.left:
+            assert client.connection is not None
+            kept = client.gone.keys() & simulation.scheduler.ledger.clients[client.connection.peer].tasks.keys()
+            if kept:
+                raise InvariantBroken(f"{client.name} let go of {sorted(kept)}, and the scheduler holds them for it")
             for number in client.jobs:
                 _judge_future(simulation, client, number)
     for worker in simulation.scheduler.ledger.workers.values():
@@ -148,6 +154,13 @@ def lengthy_names(simulation: Simulation) -> set[str]:
     return {name for fault in simulation.scenario.faults if fault.kind in long for name in fault.names} | {
         name for name, silent_s in simulation.silent_s.items() if silent_s >= simulation.long_s
     }
+
+
+def judge_silence(simulation: Simulation, fault: Fault, connection: Connection | None) -> None:
+    """A worker was silent for so long that it must have been given up, if the scheduler ran all the time."""
+    watching = not any("scheduler" in each.names for each in simulation.scenario.faults)
+    if fault.kind in ("freeze", "divide") and watching and connection is not None and connection.open:
+        raise InvariantBroken(f"{fault.names[0]} was silent for {fault.for_s} s, and nobody noticed")
 
 
 def held_states(simulation: Simulation) -> list[tuple[int, Held]]:
