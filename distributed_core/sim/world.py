@@ -133,7 +133,8 @@ class Link:
         self._jitter = jitter
         self._source = world.stream("link", name)
         self._last_s = 0.0
-        self._held: list[Action] | None = None
+        self._held: list[Action] = []
+        self._holds = 0
         self.cut = False
 
     def send(self, batch: list[Any], *, idle: bool = False) -> None:
@@ -153,7 +154,7 @@ class Link:
         arrival_s = self._last_s = max(self._last_s, self._world.now + delay_s)
 
         def arrive() -> None:
-            if self._held is not None:
+            if self._holds:
                 self._held.append(arrive)
             elif not self.cut:
                 action()
@@ -162,14 +163,15 @@ class Link:
 
     def hold(self) -> None:
         """Let nothing through for now: a partition."""
-        if self._held is None:
-            self._held = []
+        self._holds += 1
 
     def heal(self) -> None:
-        """Let through what was held up."""
-        held, self._held = self._held or [], None
-        for arrive in held:
-            arrive()
+        """Let through what was held up, once nothing else holds it up."""
+        self._holds -= 1
+        if not self._holds:
+            held, self._held = self._held, []
+            for arrive in held:
+                arrive()
 
 
 class Connection:

@@ -6,6 +6,7 @@ Each is a function that plants it with a `MonkeyPatch`, and seeds that found it 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,6 +41,11 @@ def planted(*seeds: int) -> Callable[[Plant], Plant]:
     return enter
 
 
+def scenario_of(name: str) -> Path:
+    """Return where the smallest scenario is that shows a planted bug, if it was kept."""
+    return Path(__file__).parent / "scenarios" / f"{name}.txt"
+
+
 def found_by(seeds: Any) -> tuple[int, str] | None:
     """Return the first seed whose world shows the bug, and how; other errors than the oracle's do not count."""
     for seed in seeds:
@@ -59,23 +65,23 @@ def _nothing(*_: Any, **__: Any) -> None:
 # --- the scheduler --------------------------------------------------------------------------------
 
 
-@planted()
+@planted(0)
 def a_disposal_that_is_dropped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transitions, "_dispose", _nothing)
 
 
-@planted()
+@planted(0)
 def a_disposal_that_is_lost_now_and_then(patch: pytest.MonkeyPatch) -> None:
     dispose = transitions._dispose
     patch.setattr(transitions, "_dispose", lambda *each: dispose(*each) if each[2].id % 7 else None)
 
 
-@planted()
+@planted(1)
 def a_release_that_is_dropped(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(FROM_CLIENT, messages.Release, _nothing)
 
 
-@planted()
+@planted(8)
 def a_retrial_that_is_dropped(patch: pytest.MonkeyPatch) -> None:
     # All of its futures are pending again, as told, and nothing runs.
     retry = transitions.retry
@@ -90,7 +96,7 @@ def a_retrial_that_is_dropped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transitions, "retry", forget)
 
 
-@planted()
+@planted(86)
 def a_stale_run_id_that_is_accepted(patch: pytest.MonkeyPatch) -> None:
     def current(books: ledger.Ledger, worker: Any, task_id: int, run: int) -> Any:
         task = worker.assigned.get(task_id)
@@ -99,7 +105,7 @@ def a_stale_run_id_that_is_accepted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(from_worker, "current", current)
 
 
-@planted()
+@planted(27)
 def a_report_of_another_worker_that_is_accepted(patch: pytest.MonkeyPatch) -> None:
     def current(books: ledger.Ledger, worker: Any, task_id: int, run: int) -> Any:
         task = books.tasks.get(task_id)
@@ -108,12 +114,12 @@ def a_report_of_another_worker_that_is_accepted(patch: pytest.MonkeyPatch) -> No
     patch.setattr(from_worker, "current", current)
 
 
-@planted()
+@planted(16)
 def a_rejection_that_is_lost(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(FROM_WORKER, messages.Rejection, _nothing)
 
 
-@planted()
+@planted(2)
 def a_requeue_that_is_forgotten(patch: pytest.MonkeyPatch) -> None:
     requeue = transitions.requeue
 
@@ -124,7 +130,7 @@ def a_requeue_that_is_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transitions, "requeue", forget)
 
 
-@planted()
+@planted(1)
 def a_task_that_is_assigned_twice(patch: pytest.MonkeyPatch) -> None:
     assign = placement.assign
 
@@ -136,7 +142,7 @@ def a_task_that_is_assigned_twice(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(placement, "assign", assign_twice)
 
 
-@planted()
+@planted(1)
 def a_worker_that_is_asked_back_and_assigned_elsewhere(patch: pytest.MonkeyPatch) -> None:
     # The theft does not wait for the victim's answer.
     from distributed_core.machines.scheduler import stealing
@@ -144,27 +150,27 @@ def a_worker_that_is_asked_back_and_assigned_elsewhere(patch: pytest.MonkeyPatch
     patch.setattr(stealing, "recall", lambda books, task, thief: transitions.requeue(books, task))
 
 
-@planted()
+@planted(2)
 def a_lost_answer_to_a_recall(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(FROM_WORKER, messages.Yielding, _nothing)
 
 
-@planted()
+@planted(0)
 def inputs_that_are_not_counted_down(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transitions, "_leave_active", lambda task: [])
 
 
-@planted()
+@planted(0)
 def a_possession_that_is_lost(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(FROM_WORKER, messages.Possession, _nothing)
 
 
-@planted()
+@planted(0)
 def a_replica_that_is_not_given_up(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transitions, "lose_replica", _nothing)
 
 
-@planted()
+@planted(0)
 def a_worker_that_is_never_reopened(patch: pytest.MonkeyPatch) -> None:
     def review(self: ledger.Ledger, worker: Any) -> None:
         if self.full(worker):
@@ -173,17 +179,17 @@ def a_worker_that_is_never_reopened(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ledger.Ledger, "review", review)
 
 
-@planted()
+@planted(2)
 def resources_that_are_not_given_back(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(FROM_WORKER, messages.Departure, _nothing)
 
 
-@planted()
+@planted(1)
 def resources_that_are_given_twice(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(placement, "has_free", lambda *_: True)
 
 
-@planted()
+@planted(2)
 def suspects_that_have_company(patch: pytest.MonkeyPatch) -> None:
     full = ledger.Ledger.full
 
@@ -197,22 +203,22 @@ def suspects_that_have_company(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ledger.Ledger, "full", not_alone)
 
 
-@planted()
+@planted(4)
 def suspects_that_are_convicted_too_soon(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SchedulerMachine, "_suspect", lambda self, task, alone: setattr(task.trouble(), "alone_deaths", 9))
 
 
-@planted()
+@planted(14)
 def workers_that_leave_with_the_only_copy(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(copying, "pursue_retirement", lambda *_: "done")
 
 
-@planted()
+@planted(1)
 def restrictions_that_are_forgotten_while_waiting(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(placement, "place_parked", _nothing)
 
 
-@planted()
+@planted(34)
 def a_standstill_that_costs_all_workers(patch: pytest.MonkeyPatch) -> None:
     def check(self: SchedulerMachine, event: Any) -> None:
         self._check_due = self.ledger.now
@@ -222,7 +228,7 @@ def a_standstill_that_costs_all_workers(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(SchedulerMachine._ON_EVENT, _liveness_checked(), check)
 
 
-@planted()
+@planted(33)
 def silence_that_is_never_noticed(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(
         SchedulerMachine._ON_EVENT, _liveness_checked(), lambda self, event: setattr(self, "_watching", False)
@@ -238,17 +244,17 @@ def _liveness_checked() -> type:
 # --- workers --------------------------------------------------------------------------------------
 
 
-@planted()
+@planted(2)
 def a_withdrawal_that_is_ignored(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(WorkerMachine._FROM_SCHEDULER, messages.Withdrawal, _nothing)
 
 
-@planted()
+@planted(10)
 def interruptions_that_are_lost(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(WorkerMachine, "_interrupt", _nothing)
 
 
-@planted()
+@planted(16)
 def a_peer_that_is_asked_in_vain_for_ever(patch: pytest.MonkeyPatch) -> None:
     from distributed_core.machines.worker import events
 
@@ -258,7 +264,7 @@ def a_peer_that_is_asked_in_vain_for_ever(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(WorkerMachine._ON_EVENT, events.PeerUnreachable, forget)
 
 
-@planted()
+@planted(3)
 def a_result_that_outlives_its_withdrawal(patch: pytest.MonkeyPatch) -> None:
     on_withdrawal = WorkerMachine._FROM_SCHEDULER[messages.Withdrawal]
 
@@ -287,7 +293,7 @@ def a_time_limit_that_ends_with_its_future(patch: pytest.MonkeyPatch) -> None:
 # --- nannies --------------------------------------------------------------------------------------
 
 
-@planted()
+@planted(0)
 def a_nanny_that_does_not_restart(patch: pytest.MonkeyPatch) -> None:
     def ended(self: nanny.NannyMachine, now: float) -> list[Any]:
         asked = on_ended(self, now)
@@ -297,7 +303,7 @@ def a_nanny_that_does_not_restart(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(nanny.NannyMachine, "_ended", ended)
 
 
-@planted()
+@planted(24)
 def a_nanny_that_leaves_an_unwilling_process_alone(patch: pytest.MonkeyPatch) -> None:
     handle = nanny.NannyMachine.handle
 
@@ -307,7 +313,7 @@ def a_nanny_that_leaves_an_unwilling_process_alone(patch: pytest.MonkeyPatch) ->
     patch.setattr(nanny.NannyMachine, "handle", lenient)
 
 
-@planted()
+@planted(9)
 def a_nanny_that_lets_memory_grow(patch: pytest.MonkeyPatch) -> None:
     handle = nanny.NannyMachine.handle
 
@@ -317,7 +323,7 @@ def a_nanny_that_lets_memory_grow(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(nanny.NannyMachine, "handle", lenient)
 
 
-@planted()
+@planted(23)
 def a_nanny_that_starts_another_one_beside_the_first(patch: pytest.MonkeyPatch) -> None:
     handle = nanny.NannyMachine.handle
 

@@ -36,10 +36,10 @@ def check(machine: SchedulerMachine) -> None:
         _check_threads(machine, worker)
     for client in ledger.clients.values():
         for number, task in client.tasks.items():
-            _demand(
-                any(want.client is client and want.number == number for want in task.wants),
-                f"{client} wants {task} as {number}, which does not know it",
-            )
+            if task.client is client and task.number == number:
+                continue
+            known = any(want.client is client and want.number == number for want in task.wants)
+            _demand(known, f"{client} wants {task} as {number}, which does not know it")
     _demand(not ledger.outbox and not ledger.drops, "messages were left in the outbox")
     if ledger.open:
         _demand(
@@ -99,13 +99,13 @@ def _check_task(machine: SchedulerMachine, task: Task) -> None:
     needed = sum(type(user.state) in (Waiting, Ready, Assigned) for user in users)
     if not (task.needed == needed):
         raise InvariantBroken(f"{task} counts {task.needed} active users, has {needed}")
-    for want in task.wants:
+    for want in task.wants if task.client is not None else ():
         known = ledger.clients.get(want.client.id) or ledger.leaving.get(want.client.id)
         if known is not want.client:
             raise InvariantBroken(f"{task} is wanted by a client that left")
         if want.client.tasks.get(want.number) is not task:
             raise InvariantBroken(f"{task} is wanted by a client that does not know it")
-    wanted = bool(task.wants or task.needed)
+    wanted = bool(task.client is not None or task.needed)
     if type(state) is Waiting:
         missing = sum(type(each.state) is not Held for each in task.inputs)
         if not (state.missing == missing > 0):
