@@ -113,8 +113,9 @@ def _excused(simulation: Simulation, client: SimulatedClient, number: int, reaso
     if reason == "KilledWorker":
         return simulation.deaths > simulation.scheduler.settings.allowed_failures
     if reason == "DataUnreachable":
+        # A dead worker is asked in vain until the scheduler has heard of its death, and tries are counted, not timed.
         kinds = ("apart", "estrange", "silence", "divide")
-        return any(fault.kind in kinds for fault in simulation.scenario.faults)
+        return simulation.deaths > 0 or any(fault.kind in kinds for fault in simulation.scenario.faults)
     return False
 
 
