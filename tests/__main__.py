@@ -1,7 +1,9 @@
 """Long tests that are no part of the suite.
 
 python -m tests sim --seeds 1000           worlds of the simulation, seeds 0 to 999
-python -m tests sim --seed 17              one world, its trace printed
+python -m tests sim --seed 17              one world, with its scenario and its trace
+python -m tests sim --reduce 17            the smallest scenario that fails as this one does, into seed-17.txt
+python -m tests sim --scenario FILE        the world of such a file
 python -m tests dask-suite                 dask's own tests of arrays, bags and delayed calls, on this engine
 python -m tests dask-suite bag delayed     parts of them; `-k WORDS` as for pytest
 """
@@ -10,10 +12,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-import traceback
 from pathlib import Path
 
-from distributed_core.sim import simulate
+from tests import simulation
 from tests.dask_suite import SUITES, run_suites
 
 
@@ -24,6 +25,10 @@ def main() -> int:
     sim.add_argument("--seeds", type=int, default=1000)
     sim.add_argument("--first", type=int, default=0)
     sim.add_argument("--seed", type=int)
+    sim.add_argument("--processes", type=int, help="default: one for each core")
+    sim.add_argument("--reduce", type=int, metavar="SEED")
+    sim.add_argument("--out", type=Path, help="where --reduce writes")
+    sim.add_argument("--scenario", type=Path)
     suite = kinds.add_parser("dask-suite")
     suite.add_argument("parts", nargs="*", choices=[*SUITES, []], default=[])
     suite.add_argument("-k", dest="words", default="")
@@ -31,19 +36,13 @@ def main() -> int:
     chosen = parser.parse_args()
     if chosen.what == "dask-suite":
         return 1 if run_suites(chosen.parts or list(SUITES), chosen.words, chosen.report) else 0
+    if chosen.reduce is not None:
+        return 0 if simulation.reduce_seed(chosen.reduce, chosen.out) else 1
+    if chosen.scenario is not None:
+        return 0 if simulation.replay(chosen.scenario) else 1
     if chosen.seed is not None:
-        print(simulate(chosen.seed))
-        return 0
-    failed = 0
-    for seed in range(chosen.first, chosen.first + chosen.seeds):
-        try:
-            simulate(seed)
-        except Exception:
-            failed += 1
-            traceback.print_exc()
-            print(f"replay: python -m tests sim --seed {seed}")
-    print(f"sim: {chosen.seeds - failed} passed, {failed} failed")
-    return 1 if failed else 0
+        return 0 if simulation.show(chosen.seed) else 1
+    return 0 if simulation.run_seeds(chosen.first, chosen.seeds, chosen.processes) else 1
 
 
 if __name__ == "__main__":

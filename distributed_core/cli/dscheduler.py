@@ -36,6 +36,12 @@ from distributed_core.settings import DEFAULT_PORT
 @click.option(
     "--idle-timeout", type=Duration(), default=0.0, help="End the cluster after so long without work: 30m, 1h30m."
 )
+@click.option(
+    "--record",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Write down what happens, without code and data, for `python -m distributed_core.sim replay FILE`.",
+)
 @click.option("--dashboard/--no-dashboard", default=True, help="Serve the dashboard (this release has none yet).")
 def main(
     host: str | None,
@@ -46,6 +52,7 @@ def main(
     pid_file: str | None,
     preload: tuple[str, ...],
     idle_timeout: float,
+    record: str | None,
     dashboard: bool,
 ) -> None:
     """Start a scheduler. Workers connect to it with `dworker HOST:PORT`, programs with `Client("HOST:PORT")`."""
@@ -56,7 +63,12 @@ def main(
         if insecure:
             click.echo("dscheduler: --insecure: anybody who reaches this port can run code as you", err=True)
         scheduler = Scheduler(
-            host=host, credential=credential, insecure=insecure, preload=preload, idle_timeout_s=idle_timeout
+            host=host,
+            credential=credential,
+            insecure=insecure,
+            preload=preload,
+            idle_timeout_s=idle_timeout,
+            record=record,
         )
         raise_open_files_limit()
         scheduler.start(port)

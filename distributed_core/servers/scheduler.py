@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tornado.ioloop import IOLoop
 
@@ -25,6 +25,9 @@ from distributed_core.servers.preloads import Preloads
 from distributed_core.servers.shell import Server
 from distributed_core.settings import DEFAULT_PORT, SchedulerSettings
 from distributed_core.versions import own_versions
+
+if TYPE_CHECKING:
+    from distributed_core.servers.recording import Recording
 
 logger = logging.getLogger(__name__)
 
@@ -56,11 +59,13 @@ class Scheduler(Server):
         of .py files. See `Client.run_on_scheduler`.
     idle_timeout_s
         The cluster ends after so long without a task and without a client's call; 0 is never.
+    record
+        A file for what happens to its machine, without what is the user's; see `servers/recording.py`.
 
     Raises
     ------
     UsageError
-        A module of `preload` cannot be imported.
+        A module of `preload` cannot be imported, or the file of `record` cannot be written.
 
     Examples
     --------
@@ -81,6 +86,7 @@ class Scheduler(Server):
         settings: SchedulerSettings | None = None,
         preload: Iterable[str] = (),
         idle_timeout_s: float = 0.0,
+        record: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__(loop=loop, host=host, credential=credential, insecure=insecure)
         self.preloads = Preloads(preload)
@@ -93,6 +99,11 @@ class Scheduler(Server):
         self.deaths: dict[str, dict[str, Any]] = {}
         self.death_waiters: list[asyncio.Future[None]] = []
         self.machine = SchedulerMachine(settings)
+        self.recording: Recording | None = None
+        if record is not None:
+            from distributed_core.servers.recording import Recording
+
+            self.recording = Recording(record, self.machine)
         self._peers: dict[int, Channel] = {}
         self._peer_count = 0
         self._workers_changed: list[asyncio.Future[None]] = []
@@ -111,6 +122,8 @@ class Scheduler(Server):
     def started(self) -> None:
         for extension in self.extensions:
             extension.started()
+        if self.recording is not None:
+            self.recording.flush_now_and_then(self.loop.call_later)
         if self.preloads.modules:
             self.background(self._set_up_preloads())
 
@@ -382,6 +395,8 @@ class Scheduler(Server):
         await self.preloads.tear_down(self)
         for channel in self._relays.values():
             channel.abort()
+        if self.recording is not None:
+            self.recording.close()
 
 
 def _check_newcomer(details: dict[str, Any]) -> None:

@@ -1,22 +1,31 @@
-"""One world from a seed to its end, and the oracle that judges it."""
+"""One world from its scenario to its end."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from distributed_core import messages
 from distributed_core.errors import InvariantBroken
 from distributed_core.machines.scheduler import SchedulerMachine, events, instructions, invariants
-from distributed_core.machines.worker import events as worker_events
 from distributed_core.settings import SchedulerSettings
+from distributed_core.sim.clients import SimulatedClient
+from distributed_core.sim.faults import strike
+from distributed_core.sim.nannies import Keeper
+from distributed_core.sim.oracle import RunBook, judge, judge_emptiness, lengthy_names
+from distributed_core.sim.scenario import LONG_S, SILENCE_MAX_S, Scenario, WorkerShape, expand
 from distributed_core.sim.workers import SimulatedWorker
-from distributed_core.sim.workload import Job, random_jobs
-from distributed_core.sim.world import Link, World
+from distributed_core.sim.world import Connection, Link, Process, World
 
 EVENTS_MAX = 200_000
-DIGEST = b"f"
+SETTINGS = SchedulerSettings(release_numbers_max=7, worker_silence_max_s=SILENCE_MAX_S, liveness_interval_s=0.3)
+GREETING_S = 0.002
+REFUSED_RETRY_S = 0.05
+START_S = 0.1
+"""Clients begin when the workers that are there from the start have registered."""
+LOSSY_DEATHS = 0.3
+"""So many processes die so that what they had sent, and that is still under way, is lost too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,269 +47,242 @@ def simulate(seed: int) -> Outcome:
     InvariantBroken
         A machine contradicts itself, a future has a wrong value or a false error, or is never done.
     """
-    return _Simulation(seed).run()
+    return run(expand(seed))
 
 
-class _Client:
-    """A client's side of the wire: futures by number, as the scheduler told."""
-
-    def __init__(self, peer: int, jobs: list[Job]) -> None:
-        self.peer = peer
-        self.jobs = {job.number: job for job in jobs}
-        self.status: dict[int, str] = {}
-        self.values: dict[int, int] = {}
-        self.gone: dict[int, None] = {}
-        self.reasons: dict[int, str] = {}
+def run(scenario: Scenario) -> Outcome:
+    """Run the world of a scenario; raises as `simulate`."""
+    try:
+        return Simulation(scenario.derived()).run()
+    except InvariantBroken as error:
+        raise InvariantBroken(f"seed {scenario.seed}: {error}") from error
 
 
-class _Simulation:
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self.world = World(seed)
-        self.source = self.world.random
-        self.scheduler = SchedulerMachine(SchedulerSettings(release_numbers_max=7))
-        self.links: dict[int, Link] = {}
-        self.workers: dict[int, SimulatedWorker] = {}
+class Simulation:
+    """One world.
+
+    Attributes
+    ----------
+    deaths
+        Workers that the scheduler lost other than by their own wish.
+    partings
+        Pairs of workers between which no data passes now, and what waits for it.
+    silent_s
+        How long the packets of each worker were held up for at most.
+    """
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.world = World(scenario.seed)
+        self.process = Process(self.world, scenario.scheduler_offset_s, scenario.scheduler_rate)
+        self.scheduler = SchedulerMachine(SETTINGS)
+        self.connections: dict[int, Connection] = {}
+        self.keepers: dict[str, Keeper] = {}
         self.by_address: dict[str, SimulatedWorker] = {}
-        self.clients: list[_Client] = []
+        self.clients: list[SimulatedClient] = []
         self.attempts: dict[int, int] = {}
-        self.delay_s = self.source.choice([0.0001, 0.001, 0.02])
-        self.kills = 0
         self.deaths = 0
-        self.names: list[str] = []
+        self.partings: dict[frozenset[str], list[Callable[[bool], None]]] = {}
+        self.silent_s: dict[str, float] = {}
+        self.long_s = LONG_S
+        self._book = RunBook()
+        self._processes = 0
         self._peers = 0
+        for fault in scenario.faults:
+            if fault.kind in ("pause", "silence"):
+                for name in fault.names:
+                    self.silent_s[name] = self.silent_s.get(name, 0.0) + fault.for_s
 
     def run(self) -> Outcome:
-        self.names = [f"n{place}" for place in range(self.source.randint(1, 4))]
-        for name in self.names:
-            self._add_worker(name)
-        for _ in range(self.source.randint(1, 2)):
-            self._add_client()
-        for _ in range(self.source.choice([0, 0, 1, 2, 5])):
-            self.world.later(self.source.uniform(0.0, 2.0), self._kill_one)
-        if self.source.random() < 0.3:
-            self.world.later(self.source.uniform(0.0, 2.0), self._retire_one)
+        for shape in self.scenario.workers:
+            keeper = self.keepers[shape.name] = Keeper(self.world, shape, self._start_process)
+            self.world.later(shape.joins_s, keeper.begin)
+        for place in range(len(self.scenario.clients)):
+            self._add_client(place)
+        for fault in self.scenario.faults:
+            self.world.later(fault.at_s, lambda fault=fault: strike(self, fault))  # type: ignore[misc]
+        self._go_on()
+        judge(self)
+        for client in self.clients:
+            self._end_client(client)
+        self._go_on()
+        judge_emptiness(self)
+        futures = sum(len(client.jobs) for client in self.clients)
+        return Outcome(self.scenario.seed, self.world.trace, self.world.events, futures, self.deaths)
+
+    def _go_on(self) -> None:
         while self.world.step():
             if self.world.events > EVENTS_MAX:
-                raise InvariantBroken(f"seed {self.seed}: no end after {EVENTS_MAX} events")
-        for client in self.clients:
-            self._judge(client)
-        self._leave()
-        futures = sum(len(client.jobs) for client in self.clients)
-        return Outcome(self.seed, self.world.trace, self.world.events, futures, self.kills)
+                raise InvariantBroken(f"no end after {EVENTS_MAX} events")
 
     # --- the scheduler's shell --------------------------------------------------------------------
 
-    def _feed(self, event: events.SchedulerEvent) -> None:
-        asked = self.scheduler.handle(event, self.world.now)
-        invariants.check(self.scheduler)
+    def feed(self, event: events.SchedulerEvent) -> None:
+        """Give the machine an event and do what it asks for."""
+        if type(event) is events.Received:
+            for message in event.messages:
+                self._book.heard(event.peer, message)
+        elif type(event) is events.WorkerLost:
+            self._book.lost(event.worker)
+        asked = self.scheduler.handle(event, self.process.now)
         self.world.note("scheduler", type(event).__name__, [type(each).__name__ for each in asked])
         for each in asked:
             if type(each) is instructions.Send:
-                self.links[each.peer].send(each.messages)
+                for message in each.messages:
+                    self._book.told(each.peer, message)
+                self.send(each.peer, each.messages)
             elif type(each) is instructions.Drop:
-                raise InvariantBroken(f"seed {self.seed}: peer {each.peer} was dropped: {each.reason}")
+                self._drop(each)
             elif type(each) is instructions.Continue:
-                self.world.later(0.0, lambda: self._feed(events.Continued()))
+                self.process.after(0.0, lambda: self.feed(events.Continued()))
+            elif type(each) is instructions.WatchLiveness:
+                self.process.after(each.delay_s, self._check_liveness, timer=True, idle=True)
+        invariants.check(self.scheduler)
+        self._book.check(self)
 
-    def _next_peer(self) -> int:
-        self._peers += 1
-        return self._peers
+    def _check_liveness(self) -> None:
+        self.feed(events.LivenessChecked())
+
+    def send(self, peer: int, batch: list[Any]) -> None:
+        """Send messages to a peer, if it is still there."""
+        connection = self.connections.get(peer)
+        if connection is not None:
+            connection.down.send(batch)
+
+    def _drop(self, asked: instructions.Drop) -> None:
+        worker = self.scheduler.ledger.workers.get(asked.peer)
+        if worker is None:
+            raise InvariantBroken(f"a client was dropped: {asked.reason}")
+        process = self.by_address[worker.address]
+        dead = not process.alive or process.connection is None or process.connection.peer != asked.peer
+        if not dead and worker.name not in lengthy_names(self):
+            raise InvariantBroken(f"{worker.name} was dropped, and had not been silent: {asked.reason}")
+        connection = self.connections.pop(asked.peer, None)
+        if connection is not None:
+            connection.cut()
+            self.lose_worker_later(asked.peer, 0.0)
+            # A partition, if it is one, lets it know only when it heals.
+            connection.down.cut = False
+            connection.down.carry(lambda: process.wake(lambda: process.disconnected(connection)))
 
     # --- workers ----------------------------------------------------------------------------------
 
-    def _add_worker(self, name: str) -> None:
-        peer = self._next_peer()
-
-        def to_scheduler(batch: list[Any]) -> None:
-            self._feed(events.Received(peer, batch))
-
-        up = Link(self.world, to_scheduler, self.delay_s)
-        nthreads = self.source.randint(1, 3)
-        worker = SimulatedWorker(
-            self.world, peer, name, nthreads, up, self.by_address.get, self._end_worker, self.attempts
-        )
-        self.links[peer] = Link(self.world, worker.receive, self.delay_s)
-        self.workers[peer] = worker
+    def _start_process(self, shape: WorkerShape) -> SimulatedWorker:
+        self._processes += 1
+        worker = SimulatedWorker(self, shape, self._processes)
         self.by_address[worker.address] = worker
+        worker.after(0.05 * self.world.draw("start", shape.name, self._processes), lambda: self.register(worker))
+        return worker
+
+    def register(self, worker: SimulatedWorker) -> None:
+        """Let a process look for the scheduler, until it is welcome: its predecessor of that name may not be gone."""
+
+        def greet() -> None:
+            others = self.scheduler.ledger.workers.values()
+            if not worker.alive:
+                return
+            if any(each.name == worker.name or each.address == worker.address for each in others):
+                self.world.later(REFUSED_RETRY_S, lambda: self.register(worker))
+            else:
+                self._welcome(worker)
+
+        self.world.later(GREETING_S, lambda: self.process.wake(greet))
+
+    def _welcome(self, worker: SimulatedWorker) -> None:
+        self._peers += 1
+        peer, shape = self._peers, worker.shape
+
+        def take(batch: list[Any]) -> None:
+            self.process.wake(lambda: self.feed(events.Received(peer, batch)))
+
+        up = Link(self.world, f"{shape.name} {peer} up", take, shape.delay_s, shape.jitter)
+        down = Link(self.world, f"{shape.name} {peer} down", worker.receive, shape.delay_s, shape.jitter)
+        connection = self.connections[peer] = Connection(peer, up, down)
+        worker.registered(connection)
         details = {"resources": worker.resources}
-        self._feed(events.WorkerJoined(peer, worker.address, name, worker.nthreads, details))
+        self.feed(events.WorkerJoined(peer, worker.address, worker.name, shape.nthreads, details))
+        keeper = self.keepers[shape.name]
+        if keeper.process is worker:
+            keeper.hear_registered()
 
-    def _kill_one(self) -> None:
-        alive = list(self.workers.values())
-        if alive:
-            self.kills += 1
-            self._end_worker(self.source.choice(alive))
+    def process_ended(self, worker: SimulatedWorker, exit_code: int, *, gently: bool) -> None:
+        """A worker's process is gone: its keeper hears of it, and sooner or later the scheduler."""
+        connection = worker.connection
+        if connection is not None and connection.open:
+            connection.open = False
+            connection.down.cut = True
+            peer = connection.peer
+            self.deaths += not worker.dismissed
+            lost = events.WorkerLost(peer, exit_code or None)
+            if not gently and self.world.draw("death", worker.name, peer) < LOSSY_DEATHS:
+                connection.up.cut = True
+                self.lose_worker_later(peer, 0.01)
+            else:
+                connection.up.carry(lambda: self.process.wake(lambda: self._lose_worker(lost)))
+        keeper = self.keepers[worker.name]
+        if keeper.process is worker:
+            keeper.hear_end(exit_code, left=exit_code == 0)
 
-    def _end_worker(self, worker: SimulatedWorker) -> None:
-        worker.alive = False
-        self.deaths += not worker.left
-        del self.workers[worker.peer]
-        self.links[worker.peer].cut = True
-        # What it had sent may still arrive before the scheduler sees the connection end.
-        self.world.later(self.delay_s * 4, lambda: self._feed(events.WorkerLost(worker.peer)))
-        self.world.later(self.source.uniform(0.0, 1.0), lambda: self._add_worker(worker.name))
+    def lose_worker_later(self, peer: int, delay_s: float) -> None:
+        """The scheduler sees a worker's connection break."""
+        self.deaths += 1
+        self.process.after(delay_s, lambda: self._lose_worker(events.WorkerLost(peer)))
 
-    def _retire_one(self) -> None:
-        if len(self.workers) > 1:
-            peer = self.source.choice(list(self.workers))
-            self._feed(events.RetirementWanted([peer]))
-            self.world.later(0.01, lambda: self._pursue(peer, 100))
+    def _lose_worker(self, event: events.WorkerLost) -> None:
+        self.connections.pop(event.worker, None)
+        if event.worker in self.scheduler.ledger.workers:
+            self.feed(event)
 
-    def _pursue(self, peer: int, tries: int) -> None:
-        progress = {peer: ""}
-        self._feed(events.RetirementPursued(progress))
-        if progress[peer] == "done":
-            self.links[peer].send([messages.Dismissal("retired")])
-        elif progress[peer] in ("running", "copying") and tries:
-            self.world.later(0.05, lambda: self._pursue(peer, tries - 1))
-        else:
-            self._feed(events.RetirementEnded([peer]))
+    def parted(self, one: str, other: str, action: Callable[[bool], None]) -> bool:
+        """Tell whether no data passes between two workers now; then `action` follows: with whether it does again."""
+        waiting = self.partings.get(frozenset((one, other)))
+        if waiting is None:
+            return False
+        waiting.append(action)
+        return True
 
     # --- clients ----------------------------------------------------------------------------------
 
-    def _add_client(self) -> None:
-        peer = self._next_peer()
-        jobs = random_jobs(self.source, self.source.randint(1, 60), self.names)
-        client = _Client(peer, jobs)
-        for other in self.clients:
-            self._adopt(client, other)
+    def _add_client(self, place: int) -> None:
+        shape = self.scenario.clients[place]
+        client = SimulatedClient(self.world, place, shape)
         self.clients.append(client)
+        self._peers += 1
+        peer = self._peers
 
-        def to_client(batch: list[Any]) -> None:
-            self._hear(client, batch)
+        def take(batch: list[Any]) -> None:
+            self.process.wake(lambda: self.feed(events.Received(peer, batch)))
 
-        self.links[peer] = Link(self.world, to_client, self.delay_s)
-        self._feed(events.ClientJoined(peer, f"c{peer}", self.source.choice([1.0, 3.0])))
-        up = Link(self.world, lambda batch: self._feed(events.Received(peer, batch)), self.delay_s)
-        functions: list[Any] = [[DIGEST, "f", b"body"]]
-        jobs = list(client.jobs.values())
-        start_s = 0.0
-        while jobs:
-            size = self.source.randint(1, 20)
-            chunk, jobs = jobs[:size], jobs[size:]
-            # Later chunks may build on this one: their times only grow.
-            start_s += self.source.uniform(0.0, 0.5) if self.source.random() < 0.3 else 0.0
-            batch: list[Any] = []
-            for job in chunk:
-                client.status[job.number] = "pending"
-                if job.adopted:
-                    batch.append(messages.Wish([[job.number, job.key]]))
-                elif job.scattered:
-                    batch.append(messages.Scattering([[job.number, None, 8]], None))
-                else:
-                    batch.append(messages.Submission(functions, [self._task(job)]))
-                    functions = []
-            self.world.later(start_s, partial(up.send, batch))
-        for job in client.jobs.values():
-            chance = self.source.random()
-            if chance < 0.15 or job.endless:
-                self.world.later(start_s + self.source.uniform(0.0, 1.5), partial(self._give_up, client, up, job))
+        def hear(batch: list[Any]) -> None:
+            for message in batch:
+                if type(message) is messages.Placement:
+                    self._put(client, message)
+                elif type(message) not in (messages.Notice, messages.Roster):
+                    client.hear(message)
 
-    def _adopt(self, client: _Client, other: _Client) -> None:
-        """Let `client` want some of the other's tasks by their keys."""
-        for job in list(other.jobs.values()):
-            if job.key is not None and not job.hopeless and self.source.random() < 0.3:
-                number = len(client.jobs) + 1
-                copied = Job(number, job.label, [], key=job.key, adopted=True, expected=job.expected)
-                copied.reasons, copied.fragile = job.reasons, job.fragile
-                client.jobs[number] = copied
+        up = Link(self.world, f"{client.name} up", take, shape.delay_s, shape.jitter)
+        down = Link(self.world, f"{client.name} down", hear, shape.delay_s, shape.jitter)
+        connection = self.connections[peer] = Connection(peer, up, down)
+        self.feed(events.ClientJoined(peer, client.name, shape.weight))
+        self.world.later(START_S, lambda: client.begin(connection))
+        if shape.leaves_s:
+            self.world.later(shape.leaves_s, lambda: self._end_client(client))
 
-    def _task(self, job: Job) -> list[Any]:
-        demand = (job.options or {}).get("resources", {}).get("R", 0.0)
-        payload = [job.label, job.kind, job.flakes, demand]
-        return [job.number, job.key, DIGEST, payload, job.inputs, self.source.randint(0, 1), job.options]
-
-    def _give_up(self, client: _Client, up: Link, job: Job) -> None:
-        if job.number in client.gone:
+    def _end_client(self, client: SimulatedClient) -> None:
+        if client.left:
             return
-        client.gone[job.number] = None
-        if not job.endless and not job.hopeless and self.source.random() < 0.2:
-            up.send([messages.Vow([job.number]), messages.Release([job.number])])
-        elif job.endless or self.source.random() < 0.3:
-            up.send([messages.Cancellation([job.number], False, "")])
-        else:
-            up.send([messages.Release([job.number])])
+        client.left = True
+        connection = client.connection
+        assert connection is not None
+        connection.cut()
+        self.process.wake(lambda: self._lose_client(connection.peer))
 
-    def _hear(self, client: _Client, batch: list[Any]) -> None:
-        for message in batch:
-            if type(message) in (messages.Notice, messages.Roster):
-                continue
-            number = message.number
-            if type(message) is messages.Finished:
-                client.status[number] = "finished"
-                if message.payload is not None:
-                    self._expect(client, number, message.payload[0])
-            elif type(message) is messages.Failed:
-                client.status[number] = "error"
-                client.reasons[number] = message.kind
-            elif type(message) is messages.Pending:
-                client.status[number] = "pending"
-            elif type(message) is messages.Cancelled:
-                client.status[number] = "cancelled"
-            elif type(message) is messages.Placement:
-                self._put(client, message)
+    def _lose_client(self, peer: int) -> None:
+        del self.connections[peer]
+        self.feed(events.ClientLost(peer))
 
-    def _put(self, client: _Client, message: messages.Placement) -> None:
+    def _put(self, client: SimulatedClient, message: messages.Placement) -> None:
         worker = self.by_address[message.address]
         value = client.jobs[message.number].expected
-
-        def arrive() -> None:
-            if worker.alive:
-                worker.data[message.task] = value
-                worker.feed(worker_events.DataPut([(message.task, 8)]))
-
-        self.world.later(self.source.uniform(0.0, 0.05), arrive)
-
-    # --- the oracle -------------------------------------------------------------------------------
-
-    def _expect(self, client: _Client, number: int, value: int) -> None:
-        if value != client.jobs[number].expected:
-            raise InvariantBroken(f"seed {self.seed}: future {number} has the value {value}, which is wrong")
-
-    def _judge(self, client: _Client) -> None:
-        for number, job in client.jobs.items():
-            status = client.status[number]
-            if number in client.gone or status == "cancelled":
-                continue
-            if status == "pending":
-                raise InvariantBroken(f"seed {self.seed}: future {number} is never done")
-            reason = client.reasons.get(number)
-            if status == "error":
-                excused = (
-                    reason in job.reasons
-                    or (reason == "DataLost" and job.fragile and self.deaths > 0)
-                    or (reason == "DataLost" and job.fragile and bool(client.gone))
-                    or (reason == "KilledWorker" and self.kills > self.scheduler.settings.allowed_failures)
-                )
-                if not excused:
-                    raise InvariantBroken(f"seed {self.seed}: future {number} failed with {reason} for no reason")
-            elif job.reasons:
-                raise InvariantBroken(f"seed {self.seed}: future {number} is finished, and should have failed")
-            else:
-                self._look_up(client, number)
-            if not self.deaths and not job.adopted and self.attempts.get(job.label, 0) > 1 + job.flakes:
-                raise InvariantBroken(f"seed {self.seed}: future {number} ran twice, and no worker died")
-
-    def _look_up(self, client: _Client, number: int) -> None:
-        held = self.scheduler.holders(client.peer, [number])
-        if not held:
-            raise InvariantBroken(f"seed {self.seed}: future {number} is finished, and nobody holds it")
-        _, task, addresses = held[0]
-        for address in addresses:
-            worker = self.by_address[address]
-            if not worker.alive or task not in worker.data:
-                raise InvariantBroken(f"seed {self.seed}: {address} should hold task {task}")
-            self._expect(client, number, worker.data[task])
-
-    def _leave(self) -> None:
-        """All clients go: nothing may stay, neither at the scheduler nor on the workers."""
-        for client in self.clients:
-            self._feed(events.ClientLost(client.peer))
-        while self.world.step():
-            pass
-        if self.scheduler.ledger.tasks or self.scheduler.ledger.functions:
-            raise InvariantBroken(f"seed {self.seed}: the scheduler keeps {self.scheduler.ledger.tasks}")
-        for worker in self.workers.values():
-            if worker.data or worker.machine.replicas or worker.machine.runs:
-                raise InvariantBroken(f"seed {self.seed}: worker {worker.peer} keeps {worker.data}")
+        delay_s = 0.05 * self.world.draw("put", client.name, message.number) + worker.disk_s
+        self.world.later(delay_s, lambda: worker.wake(lambda: worker.put(message.task, value)))

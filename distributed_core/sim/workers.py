@@ -3,111 +3,174 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
+from distributed_core import messages
 from distributed_core.errors import InvariantBroken
 from distributed_core.machines.worker import WorkerMachine, events, instructions, invariants
 from distributed_core.settings import WorkerSettings
+from distributed_core.sim.scenario import WorkerShape
 from distributed_core.sim.workload import value_of
-from distributed_core.sim.world import Link, World
+from distributed_core.sim.world import Action, Connection, Process, World
 
 INLINE_LABELS = 3
 """Every third result is called small and travels inside its report."""
-SETTINGS = WorkerSettings(fetch_tasks_max=3, interrupt_grace_s=0.05)
+SETTINGS = WorkerSettings(fetch_tasks_max=3, interrupt_grace_s=0.05, heartbeat_interval_s=0.4)
+LOST_FETCH_FRACTION = 0.01
+DURATIONS_S = (0.0001, 0.001, 0.01, 0.3)
 
 
-class SimulatedWorker:
-    """One worker process, from its registration to its death.
+class Surroundings(Protocol):
+    """What a worker's process sees of the rest of the world."""
 
-    Parameters
-    ----------
-    die
-        Called with this worker when its process ends, by whatever cause.
-    attempts
-        How often each label was run, over all workers.
-    """
+    world: World
+    by_address: dict[str, SimulatedWorker]
+    #: How often each label was run, over all workers.
+    attempts: dict[int, int]
 
-    def __init__(
-        self,
-        world: World,
-        peer: int,
-        name: str,
-        nthreads: int,
-        to_scheduler: Link,
-        find: Callable[[str], SimulatedWorker | None],
-        die: Callable[[SimulatedWorker], None],
-        attempts: dict[int, int],
-    ) -> None:
-        self.world = world
-        self.peer = peer
-        self.name = name
-        self.address = f"worker-{peer}:1"
-        self.nthreads = nthreads
-        self.resources = {"R": 2.0} if name == "n0" else {}
-        self.machine = WorkerMachine(SETTINGS, replaceable=True)
+    def register(self, worker: SimulatedWorker) -> None:
+        """The process looks for the scheduler."""
+
+    def process_ended(self, worker: SimulatedWorker, exit_code: int, *, gently: bool) -> None:
+        """The process is gone."""
+
+    def parted(self, one: str, other: str, action: Callable[[bool], None]) -> bool:
+        """Tell whether no data passes between these workers now; then `action` follows: with whether it does again."""
+
+
+class _Question:
+    """A request for data, from one worker to another."""
+
+    def __init__(self, asker: SimulatedWorker, instruction: instructions.Fetch) -> None:
+        self.asker = asker
+        self.instruction = instruction
+        self.registration = asker.registration
+        self.done = False
+
+
+class SimulatedWorker(Process):
+    """One worker process, from its start to its death; it may register more than once."""
+
+    def __init__(self, around: Surroundings, shape: WorkerShape, serial: int) -> None:
+        super().__init__(around.world, shape.offset_s, shape.rate)
+        self.around = around
+        self.shape = shape
+        self.name = shape.name
+        self.serial = serial
+        self.address = f"worker-{serial}:1"
+        self.resources = {"R": shape.resources} if shape.resources else {}
+        self.machine = WorkerMachine(SETTINGS, replaceable=shape.nanny)
         self.data: dict[int, int] = {}
-        self.alive = True
-        self.left = False
-        self._to_scheduler = to_scheduler
-        self._find = find
-        self._die = die
-        self._attempts = attempts
+        #: How much longer everything takes that reads or writes data.
+        self.disk_s = 0.0
+        self.connection: Connection | None = None
+        self.registration = 0
+        #: The scheduler let it go, when nothing depended on it any more.
+        self.dismissed = False
+        self.questions: list[_Question] = []
         self._queue: list[tuple[instructions.Execute, list[int]]] = []
         self.running: dict[int, instructions.Execute] = {}
+        self._source = self.world.stream("worker", shape.name, serial)
+
+    # --- life -------------------------------------------------------------------------------------
+
+    def registered(self, connection: Connection) -> None:
+        """The scheduler knows it: what belongs to this registration begins."""
+        self.connection = connection
+        self.registration += 1
+        self.machine = WorkerMachine(SETTINGS, replaceable=self.shape.nanny)
+        self._beat(self.registration)
+
+    def disconnected(self, connection: Connection) -> None:
+        """It sees its connection end: all that belonged to it is void, and it looks for the scheduler again."""
+        if not self.alive or self.connection is not connection:
+            return
+        self.connection = None
+        self.registration += 1
+        self.data = {}
+        self._queue = []
+        self.running = {}
+        self.world.note(self.serial, "disconnected")
+        self.around.register(self)
+
+    def end(self, exit_code: int, *, gently: bool = False) -> None:
+        """The process ends; `gently` what it sent still arrives."""
+        if self.alive:
+            self.alive = False
+            for question in self.questions:
+                self._fail(question)
+            self.around.process_ended(self, exit_code, gently=gently)
+
+    def _beat(self, registration: int) -> None:
+        if registration == self.registration and self.connection is not None:
+            self.connection.up.send([messages.Heartbeat({})], idle=True)
+            self.after(SETTINGS.heartbeat_interval_s, lambda: self._beat(registration), timer=True, idle=True)
+
+    # --- the loop around the machine --------------------------------------------------------------
 
     def feed(self, event: events.WorkerEvent) -> None:
         """Give the machine an event and do what it asks for."""
-        if not self.alive:
+        if not self.alive or self.connection is None:
             return
-        asked = self.machine.handle(event, self.world.now)
+        registration = self.registration
+        asked = self.machine.handle(event, self.now)
         invariants.check(self.machine)
-        self.world.note(self.peer, type(event).__name__, [type(each).__name__ for each in asked])
+        self.world.note(self.serial, type(event).__name__, [type(each).__name__ for each in asked])
         for each in asked:
-            if self.alive:
+            if self.alive and registration == self.registration:
                 self._PERFORM[type(each)](self, each)
 
     def receive(self, batch: list[Any]) -> None:
-        self.feed(events.Instructed(batch))
+        self.wake(lambda: self.feed(events.Instructed(batch)))
+
+    def _soon(self, delay_s: float, action: Action, *, timer: bool = False) -> None:
+        """Do something later, if it is still registered as it is now."""
+        registration = self.registration
+
+        def act() -> None:
+            if registration == self.registration:
+                action()
+
+        self.after(delay_s, act, timer=timer)
 
     # --- effects ----------------------------------------------------------------------------------
 
     def _report(self, instruction: instructions.Report) -> None:
-        self._to_scheduler.send(instruction.messages)
+        assert self.connection is not None
+        self.connection.up.send(instruction.messages)
 
     def _execute(self, instruction: instructions.Execute) -> None:
         self._queue.append((instruction, [self.data[task] for task in instruction.inputs]))
         self._start_next()
 
     def _start_next(self) -> None:
-        while self.alive and self._queue and len(self.running) < self.nthreads:
+        while self.alive and self._queue and len(self.running) < self.shape.nthreads:
             instruction, inputs = self._queue.pop(0)
             self.running[instruction.run] = instruction
             self._check_resources()
             label, kind, _flakes, _resources = instruction.payload
-            self._attempts[label] = self._attempts.get(label, 0) + 1
+            attempt = self.around.attempts[label] = self.around.attempts.get(label, 0) + 1
             if instruction.timeout_s:
-                self.world.later(0.0, lambda run=instruction.run: self.feed(events.RunStarted(run)))  # type: ignore[misc]
+                self._soon(0.0, lambda run=instruction.run: self.feed(events.RunStarted(run)))  # type: ignore[misc]
             if kind in ("stuck", "stubborn"):
                 continue
-            duration_s = self.world.random.choice([0.0001, 0.001, 0.01, 0.3])
-            self.world.later(duration_s, lambda i=instruction, v=inputs, d=duration_s: self._end(i, v, d))  # type: ignore[misc]
+            duration_s = DURATIONS_S[int(self.world.draw("run", label, attempt) * len(DURATIONS_S))] + self.disk_s
+            self._soon(duration_s, lambda i=instruction, v=inputs, d=duration_s: self._end_run(i, v, d))  # type: ignore[misc]
 
     def _check_resources(self) -> None:
         taken = sum(instruction.payload[3] for instruction in self.running.values())
         if taken > self.resources.get("R", 0.0):
-            raise InvariantBroken(f"worker {self.peer} runs tasks that take {taken} of its {self.resources}")
+            raise InvariantBroken(f"worker {self.address} runs tasks that take {taken} of its {self.resources}")
 
-    def _end(self, instruction: instructions.Execute, inputs: list[int], duration_s: float) -> None:
-        if not self.alive:
-            return
+    def _end_run(self, instruction: instructions.Execute, inputs: list[int], duration_s: float) -> None:
         label, kind, flakes, _ = instruction.payload
         run = instruction.run
         if kind == "poison":
-            self._die(self)
+            self.end(-11)
             return
         del self.running[run]
         report: events.RunFinished | events.RunFailed
-        if kind == "bad" or self._attempts[label] <= flakes:
+        if kind == "bad" or self.around.attempts[label] <= flakes:
             report = events.RunFailed(run, [], "ValueError: bad", duration_s)
         else:
             value = value_of(label, inputs)
@@ -127,49 +190,23 @@ class SimulatedWorker:
     def _interrupt(self, instruction: instructions.Interrupt) -> None:
         at = self.running.get(instruction.run)
         if at is not None and at.payload[1] == "stuck":
-            delay_s = self.world.random.uniform(0.0, 0.01)
-            self.world.later(delay_s, lambda: self._end_interrupted(instruction.run))
+            self._soon(self._source.uniform(0.0, 0.01), lambda: self._end_interrupted(instruction.run))
 
     def _end_interrupted(self, run: int) -> None:
-        if self.alive and self.running.pop(run, None) is not None:
+        if self.running.pop(run, None) is not None:
             self.feed(events.Executed([events.RunFailed(run, [], "TaskInterrupted", 0.1)]))
             self._start_next()
 
     def _set_timer(self, instruction: instructions.SetTimer) -> None:
         event = events.TimerEnded(instruction.run, instruction.purpose)
-        self.world.later(instruction.delay_s, lambda: self.feed(event))
+        self._soon(instruction.delay_s, lambda: self.feed(event), timer=True)
 
     def _end_process(self, instruction: instructions.EndProcess) -> None:
-        self._die(self)
+        self.end(-9, gently=True)
 
     def _leave(self, instruction: instructions.Leave) -> None:
-        self.left = True
-        self._die(self)
-
-    def _fetch(self, instruction: instructions.Fetch) -> None:
-        delay_s = self.world.random.uniform(0.0001, 0.01)
-        self.world.later(delay_s, lambda: self._answer(instruction))
-
-    def _answer(self, instruction: instructions.Fetch) -> None:
-        """The peer looks for the data; the answer takes its time, and may find nobody."""
-        peer = self._find(instruction.address)
-        delay_s = self.world.random.uniform(0.0001, 0.01)
-        if peer is None or not peer.alive or self.world.random.random() < 0.01:
-            event: events.WorkerEvent = events.PeerUnreachable(instruction.address, instruction.tasks)
-            self.world.later(delay_s, lambda: self.feed(event))
-            return
-        found = {task: peer.data[task] for task in instruction.tasks if task in peer.data}
-
-        def arrive() -> None:
-            if not self.alive:
-                return
-            absent = [task for task in instruction.tasks if task not in found]
-            arrived = [(task, 8) for task in found]
-            for task, value in found.items():
-                self.data.setdefault(task, value)
-            self.feed(events.DataFetched(instruction.address, arrived, absent))
-
-        self.world.later(delay_s, arrive)
+        self.dismissed = True
+        self.end(0, gently=True)
 
     def _discard(self, instruction: instructions.Discard) -> None:
         for task in instruction.tasks:
@@ -177,6 +214,75 @@ class SimulatedWorker:
 
     def _nothing(self, instruction: Any) -> None:
         """Functions are simulated: nothing to keep."""
+
+    # --- data -------------------------------------------------------------------------------------
+
+    def put(self, task: int, value: int) -> None:
+        """A client brings data."""
+        if self.alive and self.connection is not None:
+            self.data[task] = value
+            self.feed(events.DataPut([(task, 8)]))
+
+    def _fetch(self, instruction: instructions.Fetch) -> None:
+        question = _Question(self, instruction)
+        self.world.later(self._source.uniform(0.0001, 0.01), lambda: self._ask(question))
+
+    def _ask(self, question: _Question) -> None:
+        peer = self.around.by_address[question.instruction.address]
+        if self.around.parted(self.name, peer.name, lambda healed: self._go_on(question, healed)):
+            return
+        if not peer.alive or self._source.random() < LOST_FETCH_FRACTION:
+            self._fail(question)
+        else:
+            peer.questions.append(question)
+            peer.wake(lambda: peer._answer(question))
+
+    def _go_on(self, question: _Question, healed: bool) -> None:
+        if healed:
+            self._ask(question)
+        else:
+            self._fail(question)
+
+    def _answer(self, question: _Question) -> None:
+        """Look for the data; the answer takes its time."""
+        found = {task: self.data[task] for task in question.instruction.tasks if task in self.data}
+        delay_s = self._source.uniform(0.0001, 0.01) + self.disk_s
+        self.world.later(delay_s, lambda: self._deliver(question, found))
+
+    def _deliver(self, question: _Question, found: dict[int, int]) -> None:
+        asker = question.asker
+        self.questions.remove(question)
+        if not question.done and not self.around.parted(
+            self.name, asker.name, lambda healed: asker._take(question, found) if healed else self._fail(question)
+        ):
+            asker._take(question, found)
+
+    def _take(self, question: _Question, found: dict[int, int]) -> None:
+        def arrive() -> None:
+            if question.registration != self.registration or question.done:
+                return
+            question.done = True
+            absent = [task for task in question.instruction.tasks if task not in found]
+            for task, value in found.items():
+                self.data.setdefault(task, value)
+            self.feed(events.DataFetched(question.instruction.address, [(task, 8) for task in found], absent))
+
+        self.after(self.disk_s, arrive)
+
+    @staticmethod
+    def _fail(question: _Question) -> None:
+        """The connection between both breaks, or nobody is there."""
+        asker = question.asker
+        if question.done:
+            return
+        question.done = True
+        event = events.PeerUnreachable(question.instruction.address, question.instruction.tasks)
+
+        def hear() -> None:
+            if question.registration == asker.registration:
+                asker.feed(event)
+
+        asker.after(0.005, hear)
 
     _PERFORM: dict[type, Callable[..., None]] = {
         instructions.Report: _report,

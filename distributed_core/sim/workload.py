@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 #: What every run of such a task does beside giving its value; "" is nothing.
@@ -26,17 +27,18 @@ class Job:
     key: str | None = None
     scattered: bool = False
     adopted: bool = False
-    expected: int = 0
     flakes: int = 0
     """It raises so often before it gives its value; its `retries` are as many."""
+    priority: int = 0
     options: dict[str, Any] | None = None
+    # What follows is derived from the above.
+    expected: int = 0
     reasons: frozenset[str] = frozenset()
     """Why it may fail: by its own doing, or by that of its inputs. With any, it cannot succeed."""
     hopeless: bool = False
     """It is endless, or waits for one that is."""
     fragile: bool = False
     """It is scattered data, or made from such: it may be lost for good."""
-    users: list[int] = field(default_factory=list)
 
     @property
     def endless(self) -> bool:
@@ -52,10 +54,40 @@ def value_of(label: int, inputs: list[int]) -> int:
     return result
 
 
-def random_jobs(source: random.Random, count: int, names: list[str]) -> list[Job]:
+def derive(clients: Iterable[list[Job]]) -> None:
+    """Work out what each job must give, or may fail by. A job comes after its inputs and its maker."""
+    by_key: dict[str, Job] = {}
+    for jobs in clients:
+        by_number: dict[int, Job] = {}
+        for job in jobs:
+            by_number[job.number] = job
+            if job.adopted:
+                maker = by_key[job.key or ""]
+                job.expected, job.reasons = maker.expected, maker.reasons
+                job.hopeless, job.fragile = maker.hopeless, maker.fragile
+                continue
+            parents = [by_number[each] for each in job.inputs]
+            job.expected = value_of(job.label, [parent.expected for parent in parents])
+            job.reasons = _own_reasons(job).union(*(parent.reasons for parent in parents))
+            job.hopeless = job.endless or any(parent.hopeless for parent in parents)
+            job.fragile = job.scattered or any(parent.fragile for parent in parents)
+            if job.key is not None:
+                by_key[job.key] = job
+
+
+def _own_reasons(job: Job) -> frozenset[str]:
+    if job.kind == "bad":
+        return frozenset(["exception"])
+    if job.kind == "poison":
+        return frozenset(["KilledWorker"])
+    return frozenset(["TaskTimeout"]) if job.kind and not job.endless else frozenset()
+
+
+def random_jobs(source: random.Random, count: int, names: list[str], *, stubborn: bool) -> list[Job]:
     """Return `count` jobs, each built on earlier ones: chains, trees, fans and all-to-all by chance.
 
-    `names` are the workers', for those that are to run on certain ones; the first has 2 of the resource R.
+    `names` are the workers', for those that are to run on certain ones; the first has 2 of the resource R. `stubborn`
+    allows jobs that can be ended only with their process.
     """
     jobs: list[Job] = []
     width = source.choice([1, 2, 3, 8, 30])
@@ -66,20 +98,15 @@ def random_jobs(source: random.Random, count: int, names: list[str]) -> list[Job
     for number in range(1, count + 1):
         label = source.randrange(1, 1_000_000) * 128 + number  # no two alike
         if scatters and source.random() < 0.1:
-            jobs.append(Job(number, label, [], scattered=True, expected=value_of(label, []), fragile=True))
+            jobs.append(Job(number, label, [], scattered=True))
             continue
         fan = min(len(jobs), source.choice([0, 0, 1, 1, 2, 2, 3, width]))
         recent = jobs[-3 * width :] if source.random() < 0.7 else jobs
         inputs = [job.number for job in source.sample(recent, min(fan, len(recent)))]
-        job = Job(number, label, inputs)
+        job = Job(number, label, inputs, priority=source.randint(0, 1))
         _give_character(source, job, badness, oddness, demanding, names)
-        parents = [jobs[each - 1] for each in inputs]
-        job.expected = value_of(label, [parent.expected for parent in parents])
-        job.reasons = job.reasons.union(*(parent.reasons for parent in parents))
-        job.hopeless = job.endless or any(parent.hopeless for parent in parents)
-        job.fragile = any(parent.fragile for parent in parents)
-        for parent in parents:
-            parent.users.append(number)
+        if job.kind == "stubborn" and not stubborn:
+            job.kind = "stuck"
         jobs.append(job)
     return jobs
 
@@ -90,14 +117,10 @@ def _give_character(
     options: dict[str, Any] = {}
     if source.random() < badness:
         job.kind = "bad"
-        job.reasons = frozenset(["exception"])
     elif source.random() < oddness:
         job.kind = source.choice(["poison", "stuck", "stubborn"])
-        if job.kind == "poison":
-            job.reasons = frozenset(["KilledWorker"])
-        elif source.random() < 0.7:
+        if job.kind != "poison" and source.random() < 0.7:
             options["timeout_s"] = source.choice([0.01, 0.2])
-            job.reasons = frozenset(["TaskTimeout"])
     elif source.random() < badness:
         job.flakes = options["retries"] = source.randint(1, 3)
     if source.random() < demanding:

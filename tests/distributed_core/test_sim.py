@@ -1,28 +1,26 @@
-"""The cluster on virtual time: many worlds, and the same seed gives the same one."""
+"""The cluster on virtual time: many worlds, the same seed gives the same one, and planted bugs are found."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from itertools import chain
+from pathlib import Path
 
 import pytest
 
-from distributed_core import messages
-from distributed_core.errors import InvariantBroken
-from distributed_core.machines.scheduler import (
-    SchedulerMachine,
-    copying,
-    ledger,
-    placement,
-    transitions,
-)
-from distributed_core.machines.scheduler.from_worker import FROM_WORKER
-from distributed_core.machines.worker import WorkerMachine
-from distributed_core.sim import simulate
+from distributed_core.errors import InvariantBroken, UsageError
+from distributed_core.sim import expand, simulate
+from distributed_core.sim.faults import FAULTS
+from distributed_core.sim.golden import from_text, to_text
+from distributed_core.sim.reduce import failure_of, measure, reduced
+from distributed_core.sim.run import run
+from distributed_core.sim.world import World
+from tests.distributed_core.planted import PLANTED, SEEDS_MAX, found_by, scenario_of
 
 SEEDS = int(os.environ.get("SIM_SEEDS", "200"))
-PLANTED_SEEDS = 400
+SCENARIOS = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
 
 
 def test_every_world_ends_well() -> None:
@@ -32,104 +30,78 @@ def test_every_world_ends_well() -> None:
     assert sum(outcome.futures for outcome in outcomes) > 20 * SEEDS
 
 
-@pytest.mark.slow
+def test_the_seeds_have_all_faults() -> None:
+    scenarios = [expand(seed) for seed in range(300)]
+    kinds = {fault.kind for scenario in scenarios for fault in scenario.faults}
+    assert kinds == set(FAULTS)
+    words = {act.word for scenario in scenarios for client in scenario.clients for act in client.acts}
+    assert words == {"cancel", "release", "retry", "vow"}
+    assert any(worker.joins_s for scenario in scenarios for worker in scenario.workers)
+    assert any(not worker.nanny for scenario in scenarios for worker in scenario.workers)
+    assert any(scenario.scheduler_rate != 1.0 for scenario in scenarios)
+    assert all(scenario.sensible() for scenario in scenarios)
+
+
 def test_same_seed_same_trace_under_two_hash_seeds() -> None:
-    code = "from distributed_core.sim import simulate; print([simulate(seed).trace for seed in range(40)])"
-    traces = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONHASHSEED": hash_seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for hash_seed in ("1", "2")
-    }
+    code = "from distributed_core.sim import simulate; print([simulate(seed).trace for seed in range(30)])"
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": each}, stdout=subprocess.PIPE, text=True
+        )
+        for each in ("1", "2")
+    ]
+    traces = {process.communicate(timeout=60)[0] for process in running}
     assert len(traces) == 1
+    assert "['" in traces.pop()
 
 
-def found_by_simulation() -> bool:
-    for seed in range(PLANTED_SEEDS):
-        try:
-            simulate(seed)
-        except (InvariantBroken, KeyError, AssertionError):
-            return True
-    return False
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+def test_a_scenario_that_failed_once_ends_well(path: Path) -> None:
+    run(from_text(path.read_text(encoding="utf-8")))
 
 
-def test_finds_a_dropped_disposal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transitions, "_dispose", lambda *_: None)
-    assert found_by_simulation()
+def test_scenarios_go_through_text_and_back() -> None:
+    for seed in range(60):
+        scenario = expand(seed)
+        again = from_text(to_text(scenario, "a remark\nof two lines"))
+        assert again.derived() == scenario.derived()
+    assert run(from_text(to_text(expand(3)))).trace == simulate(3).trace
+    with pytest.raises(UsageError, match=r"line 2 .* makes no sense"):
+        from_text("seed 1\nworker n0 nthreads=many\n")
 
 
-def test_finds_a_lost_rejection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FROM_WORKER, messages.Rejection, lambda *_: None)
-    assert found_by_simulation()
+def test_leaving_out_a_fault_does_not_disturb_the_others() -> None:
+    world, again = World(5), World(5)
+    first = world.stream("link", "n0").random()
+    world.stream("link", "n1").random()
+    assert again.stream("link", "n0").random() == first
+    assert again.draw("run", 1, 1) == world.draw("run", 1, 1) != world.draw("run", 1, 2)
 
 
-def test_finds_inputs_that_are_not_counted_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transitions, "_leave_active", lambda task: [])
-    assert found_by_simulation()
+@pytest.mark.parametrize("name", PLANTED)
+def test_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant, seeds = PLANTED[name]
+    plant(monkeypatch)
+    kept = scenario_of(name)
+    if kept.exists():
+        with pytest.raises(InvariantBroken):
+            run(from_text(kept.read_text(encoding="utf-8")))
+        return
+    assert found_by(chain(seeds, range(SEEDS_MAX))) is not None
 
 
-def test_finds_a_worker_that_forgets_to_tell_of_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FROM_WORKER, messages.Possession, lambda *_: None)
-    assert found_by_simulation()
-
-
-def test_finds_a_replica_that_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transitions, "lose_replica", lambda *_: None)
-    assert found_by_simulation()
-
-
-@pytest.mark.slow
-def test_finds_a_withdrawal_that_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(WorkerMachine._FROM_SCHEDULER, messages.Withdrawal, lambda *_: None)
-    assert found_by_simulation()
-
-
-def test_finds_a_worker_that_is_never_reopened(monkeypatch: pytest.MonkeyPatch) -> None:
-    def review(self: ledger.Ledger, worker: object) -> None:
-        if self.full(worker):  # type: ignore[arg-type]
-            self.open.pop(worker.id, None)  # type: ignore[attr-defined]
-
-    monkeypatch.setattr(ledger.Ledger, "review", review)
-    assert found_by_simulation()
-
-
-def test_finds_a_lost_answer_to_a_recall(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FROM_WORKER, messages.Yielding, lambda *_: None)
-    assert found_by_simulation()
-
-
-@pytest.mark.slow
-def test_finds_resources_that_are_not_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FROM_WORKER, messages.Departure, lambda *_: None)
-    assert found_by_simulation()
-
-
-def test_finds_resources_that_are_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement, "has_free", lambda *_: True)
-    assert found_by_simulation()
-
-
-def test_finds_suspects_that_have_company(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        SchedulerMachine, "_suspect", lambda self, task, alone: setattr(task.trouble(), "alone_deaths", 9)
-    )
-    assert found_by_simulation()
-
-
-def test_finds_workers_that_leave_with_the_only_copy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copying, "pursue_retirement", lambda *_: "done")
-    assert found_by_simulation()
-
-
-def test_finds_restrictions_that_are_forgotten_while_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement, "place_parked", lambda *_: None)
-    assert found_by_simulation()
-
-
-def test_finds_interruptions_that_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(WorkerMachine, "_interrupt", lambda *_: None)
-    assert found_by_simulation()
+def test_a_failing_scenario_is_reduced(monkeypatch: pytest.MonkeyPatch) -> None:
+    plant, (seed, *_) = PLANTED["a_nanny_that_does_not_restart"]
+    plant(monkeypatch)
+    scenario = expand(seed)
+    how = failure_of(scenario)
+    small = reduced(scenario, runs_max=300)
+    # A worker, what kills it, and a client because there is always one.
+    assert measure(small) < 8 < measure(scenario)
+    assert failure_of(from_text(to_text(small))) == how is not None
+    with pytest.raises(InvariantBroken, match="nobody started another process"):
+        run(small)
+    monkeypatch.undo()
+    run(small)
+    with pytest.raises(ValueError, match="does not fail"):
+        reduced(small)

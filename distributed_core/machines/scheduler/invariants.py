@@ -38,10 +38,10 @@ def check(machine: SchedulerMachine) -> None:
         _check_threads(machine, worker)
     for client in ledger.clients.values():
         for number, task in client.tasks.items():
-            _demand(
-                any(want.client is client and want.number == number for want in task.wants),
-                f"{client} wants {task} as {number}, which does not know it",
-            )
+            if task.client is client and task.number == number:
+                continue
+            known = any(want.client is client and want.number == number for want in task.wants)
+            _demand(known, f"{client} wants {task} as {number}, which does not know it")
     _demand(not ledger.outbox and not ledger.drops, "messages were left in the outbox")
     if ledger.open and not ledger.unsorted and not waits(ledger):
         _demand(
@@ -103,48 +103,66 @@ def _check_threads(machine: SchedulerMachine, worker: WorkerPeer) -> None:
 
 
 def _check_task(machine: SchedulerMachine, task: Task) -> None:
+    # Texts are made only for what is wrong: this runs for every task after every event of the simulation.
     ledger = machine.ledger
     state = task.state
-    _demand(type(state) is not Forgotten, f"{task} is forgotten and in the books")
-    if task.key is not None:
-        _demand(ledger.by_key.get(task.key) is task, f"{task} is not found by its key")
+    if type(state) is Forgotten:
+        raise InvariantBroken(f"{task} is forgotten and in the books")
+    if task.key is not None and ledger.by_key.get(task.key) is not task:
+        raise InvariantBroken(f"{task} is not found by its key")
     for each in task.inputs:
-        _demand(ledger.tasks.get(each.id) is each, f"{task} needs {each}, which is not in the books")
-        _demand(bool(each.users) and task.id in (each.users or {}), f"{each} does not know its user {task}")
+        if ledger.tasks.get(each.id) is not each:
+            raise InvariantBroken(f"{task} needs {each}, which is not in the books")
+        if not (bool(each.users) and task.id in (each.users or {})):
+            raise InvariantBroken(f"{each} does not know its user {task}")
     users = list((task.users or {}).values())
-    _demand(task.users is None or bool(users), f"{task} has an empty table of users")
+    if not (task.users is None or bool(users)):
+        raise InvariantBroken(f"{task} has an empty table of users")
     needed = sum(type(user.state) in (Waiting, Ready, Assigned) for user in users)
-    _demand(task.needed == needed, f"{task} counts {task.needed} active users, has {needed}")
-    for want in task.wants:
+    if not (task.needed == needed):
+        raise InvariantBroken(f"{task} counts {task.needed} active users, has {needed}")
+    for want in task.wants if task.client is not None else ():
         known = ledger.clients.get(want.client.id) or ledger.leaving.get(want.client.id)
-        _demand(known is want.client, f"{task} is wanted by a client that left")
-        _demand(want.client.tasks.get(want.number) is task, f"{task} is wanted by a client that does not know it")
-    wanted = bool(task.wants or task.needed)
+        if known is not want.client:
+            raise InvariantBroken(f"{task} is wanted by a client that left")
+        if want.client.tasks.get(want.number) is not task:
+            raise InvariantBroken(f"{task} is wanted by a client that does not know it")
+    wanted = bool(task.client is not None or task.needed)
     if type(state) is Waiting:
         missing = sum(type(each.state) is not Held for each in task.inputs)
-        _demand(state.missing == missing > 0, f"{task} counts {state.missing} missing inputs, has {missing}")
-        _demand(not any(type(each.state) in (Erred, Released) for each in task.inputs), f"{task} waits in vain")
+        if not (state.missing == missing > 0):
+            raise InvariantBroken(f"{task} counts {state.missing} missing inputs, has {missing}")
+        if any(type(each.state) in (Erred, Released) for each in task.inputs):
+            raise InvariantBroken(f"{task} waits in vain")
     elif type(state) is Ready:
-        _demand(all(type(each.state) is Held for each in task.inputs), f"{task} is ready without its inputs")
+        if not (all(type(each.state) is Held for each in task.inputs)):
+            raise InvariantBroken(f"{task} is ready without its inputs")
         entry = (task.priority, task.id)
         parked = task.options is not None and entry in ledger.parked.get(task.options, ())
         queued = task.id in ledger.suspects if task.suspect else parked or entry in task.share.queue
-        queued = queued or _withheld(machine, task)
-        _demand(queued, f"{task} is ready and in no queue")
+        if not (queued or _withheld(machine, task)):
+            raise InvariantBroken(f"{task} is ready and in no queue")
     elif type(state) is Assigned:
-        _demand(ledger.workers.get(state.worker.id) is state.worker, f"{task} is assigned to a worker that left")
-        _demand(task.id in state.worker.assigned, f"{state.worker} does not know that it runs {task}")
+        if ledger.workers.get(state.worker.id) is not state.worker:
+            raise InvariantBroken(f"{task} is assigned to a worker that left")
+        if task.id not in state.worker.assigned:
+            raise InvariantBroken(f"{state.worker} does not know that it runs {task}")
     elif type(state) is Held:
-        _demand(len(state.workers) > 0, f"{task} is held by nobody")
+        if not (len(state.workers) > 0):
+            raise InvariantBroken(f"{task} is held by nobody")
         for worker in state.workers:
-            _demand(ledger.workers.get(worker.id) is worker, f"{task} is held by a worker that left")
-            _demand(task.id in worker.held, f"{worker} does not know that it holds {task}")
+            if ledger.workers.get(worker.id) is not worker:
+                raise InvariantBroken(f"{task} is held by a worker that left")
+            if task.id not in worker.held:
+                raise InvariantBroken(f"{worker} does not know that it holds {task}")
     if type(state) in (Waiting, Ready, Assigned, Held, Arriving):
-        _demand(wanted, f"{task} is kept for nobody")
+        if not (wanted):
+            raise InvariantBroken(f"{task} is kept for nobody")
     elif type(state) is Released:
-        _demand(not wanted and bool(users), f"{task} is released, and wanted or useless")
-    elif type(state) is Erred:
-        _demand(bool(task.wants) or bool(users), f"{task} has failed and nobody could ask for it")
+        if not (not wanted and bool(users)):
+            raise InvariantBroken(f"{task} is released, and wanted or useless")
+    elif type(state) is Erred and not (task.wants or users):
+        raise InvariantBroken(f"{task} has failed and nobody could ask for it")
 
 
 def _demand(fact: bool, text: str) -> None:

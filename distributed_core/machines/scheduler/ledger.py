@@ -111,10 +111,17 @@ class Ledger:
             head, _, number = key.rpartition("-")
             client = self.clients_by_name.get(head.rpartition("-")[2])
             task = client.tasks.get(int(number)) if client is not None and _counts(number) else None
-            if task is not None and task.key is None:
-                # Its maker may let go of it first: from now on the name is its own.
-                task.key = key
-                self.by_key[key] = task
+        return task
+
+    def claim(self, key: str) -> Task | None:
+        """Return the task of that name for somebody who wants it: the name is its own from now on.
+
+        Its maker may let go of it first. Mere questions use `find`, which leaves the books as they are.
+        """
+        task = self.find(key)
+        if task is not None and task.key is None:
+            task.key = key
+            self.by_key[key] = task
         return task
 
     # --- outbox -----------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ class SchedulerMachine:
         self.settings = settings or SchedulerSettings()
         self.ledger = Ledger(self.settings)
         self._watching = False
+        self._check_due = 0.0
         self._continuing = False
         self._recovering = False
 
@@ -63,6 +64,7 @@ class SchedulerMachine:
             ledger.drops = {}
         if ledger.workers and not self._watching:
             self._watching = True
+            self._check_due = now + self.settings.liveness_interval_s
             instructions.append(WatchLiveness(self.settings.liveness_interval_s))
         if (ledger.leaving or ledger.unsorted) and not self._continuing:
             self._continuing = True
@@ -233,6 +235,10 @@ class SchedulerMachine:
 
     def _on_liveness_checked(self, event: events.LivenessChecked) -> None:
         self._watching = False
+        if self.ledger.now - self._check_due > self.settings.liveness_interval_s:
+            # The scheduler itself stood still (a stopped process, a laptop that slept): what was sent to it meanwhile
+            # is not read yet. Look again later.
+            return
         silence_s = self.settings.worker_silence_max_s
         for worker in self.ledger.workers.values():
             if self.ledger.now - worker.last_seen > silence_s:

@@ -30,6 +30,11 @@ def explain(ledger: Ledger, key: str) -> str:
             f"no task is named {key:.200} here: it was never submitted to this scheduler, or all its futures were "
             "released or cancelled, and nothing that is wanted needs it"
         )
+    return explain_task(ledger, task)
+
+
+def explain_task(ledger: Ledger, task: Task) -> str:
+    """Say the same of a task that is at hand."""
     return f"{task.name} {_where(ledger, task)}"
 
 

@@ -100,7 +100,7 @@ def grant_wishes(ledger: Ledger) -> None:
 
 def wish(ledger: Ledger, client: ClientPeer, number: Number, key: str) -> None:
     """Give a client a future of the task of that name."""
-    task = ledger.find(key)
+    task = ledger.claim(key)
     if task is not None:
         transitions.want(ledger, client, number, task)
     elif waits(ledger) and ledger.recovery is not None:

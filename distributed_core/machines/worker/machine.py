@@ -269,7 +269,7 @@ class WorkerMachine:
             self._reports.append(messages.Yielding(run.task, run.run, event.taken))
 
     def _on_run_started(self, event: events.RunStarted) -> None:
-        run = self.runs.get(event.run)
+        run = self.runs.get(event.run) or self.lingering.get(event.run)
         if run is not None and run.timeout_s:
             self._out.append(SetTimer(run.run, "timeout", run.timeout_s))
 
@@ -294,6 +294,10 @@ class WorkerMachine:
         if event.purpose == "timeout":
             if run is not None:
                 run.timed_out = True
+                self._interrupt(run)
+            elif (run := self.lingering.get(event.run)) is not None and not run.interrupt:
+                # Nobody waits for it any more: all the more it must not keep its thread for ever.
+                run.interrupt = True
                 self._interrupt(run)
             return
         if run is not None and run.timed_out:

@@ -42,6 +42,9 @@ class Reasons(Extension):
         ledger = self.scheduler.machine.ledger
         workers = list(ledger.workers.values())
         state = reasons.whole_state(ledger)
+        recording = self.scheduler.recording
+        if recording is not None:
+            state["recording"] = recording.state()
 
         async def ask(address: str) -> Any:
             try:

@@ -1,0 +1,216 @@
+"""What can go wrong in a world, by the word that a scenario has for it.
+
+kill      the process dies                                memory   it takes too much, and its nanny kills it
+restart   its nanny is told to start it anew              stop     it and its nanny end; later others come
+retire    it leaves once others have its data             copy     some data is copied to it
+thin      copies are dropped                              reset    its connection breaks, the process lives
+pause     the process stands still for a while            freeze   for so long that it is taken for dead
+slow      whatever reads or writes data takes longer
+silence   nothing passes to or from the scheduler         divide   for so long that it is taken for dead
+apart     no data passes between two, then it goes on     estrange ... then their connection breaks
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from distributed_core import messages
+from distributed_core.errors import InvariantBroken
+from distributed_core.machines.scheduler import events
+from distributed_core.sim.oracle import held_states, judge_silence
+from distributed_core.sim.scenario import Fault
+
+if TYPE_CHECKING:
+    from distributed_core.sim.run import Simulation
+    from distributed_core.sim.workers import SimulatedWorker
+
+SLOW_DISK_S = 0.3
+PURSUIT_S = 0.05
+PURSUITS_MAX = 100
+
+
+def strike(simulation: Simulation, fault: Fault) -> None:
+    """Let a fault happen."""
+    FAULTS[fault.kind](simulation, fault)
+
+
+def _process(simulation: Simulation, fault: Fault) -> SimulatedWorker | None:
+    """Return the living process of that name, if there is one now."""
+    keeper = simulation.keepers.get(fault.names[0])
+    process = keeper.process if keeper is not None else None
+    return process if process is not None and process.alive else None
+
+
+def _peer(simulation: Simulation, fault: Fault) -> int:
+    """Return what the scheduler calls it, or 0 if it is not registered now."""
+    process = _process(simulation, fault)
+    connection = process.connection if process is not None else None
+    return connection.peer if connection is not None and connection.open else 0
+
+
+# --- processes ------------------------------------------------------------------------------------
+
+
+def _kill(simulation: Simulation, fault: Fault) -> None:
+    process = _process(simulation, fault)
+    if process is not None:
+        process.end(-9)
+
+
+def _memory(simulation: Simulation, fault: Fault) -> None:
+    keeper = simulation.keepers.get(fault.names[0])
+    process = _process(simulation, fault)
+    if keeper is None or process is None or not keeper.shape.nanny:
+        return
+    registered = keeper.machine.state == "up"
+    keeper.measure(2 << 30)
+    if registered and process.alive:
+        raise InvariantBroken(f"the nanny of {keeper.shape.name} lets it take more memory than its limit")
+
+
+def _restart(simulation: Simulation, fault: Fault) -> None:
+    keeper = simulation.keepers.get(fault.names[0])
+    if keeper is None or not keeper.shape.nanny:
+        return
+    peer = _peer(simulation, fault)
+    if peer:
+        simulation.feed(events.Received(peer, [messages.Sacrifice("it is restarted")]))
+    keeper.restart()
+
+
+def _stop(simulation: Simulation, fault: Fault) -> None:
+    keeper = simulation.keepers.get(fault.names[0])
+    if keeper is not None and keeper.shape.nanny and keeper.process is not None:
+        keeper.stop()
+
+
+def _pause(simulation: Simulation, fault: Fault) -> None:
+    if fault.names == ["scheduler"]:
+        simulation.process.pause()
+        simulation.world.later(fault.for_s, simulation.process.resume)
+        return
+    process = _process(simulation, fault)
+    if process is None:
+        return
+    connection = process.connection
+    process.pause()
+
+    def end() -> None:
+        judge_silence(simulation, fault, connection)
+        process.resume()
+
+    simulation.world.later(fault.for_s, end)
+
+
+def _slow(simulation: Simulation, fault: Fault) -> None:
+    process = _process(simulation, fault)
+    if process is None:
+        return
+    process.disk_s += SLOW_DISK_S
+
+    def end() -> None:
+        process.disk_s = max(0.0, process.disk_s - SLOW_DISK_S)
+
+    simulation.world.later(fault.for_s, end)
+
+
+# --- connections ----------------------------------------------------------------------------------
+
+
+def _silence(simulation: Simulation, fault: Fault) -> None:
+    process = _process(simulation, fault)
+    connection = process.connection if process is not None else None
+    if process is None or connection is None:
+        return
+    connection.hold()
+
+    def end() -> None:
+        judge_silence(simulation, fault, connection)
+        connection.heal()
+        if not connection.open:
+            # The scheduler gave it up meanwhile: the first packet that gets there again is refused.
+            process.wake(lambda: process.disconnected(connection))
+
+    simulation.world.later(fault.for_s, end)
+
+
+def _reset(simulation: Simulation, fault: Fault) -> None:
+    process = _process(simulation, fault)
+    connection = process.connection if process is not None else None
+    if process is not None and connection is not None and connection.open:
+        connection.cut()
+        simulation.lose_worker_later(connection.peer, 0.01)
+        process.after(0.005, lambda: process.disconnected(connection))
+
+
+def _apart(simulation: Simulation, fault: Fault) -> None:
+    pair = frozenset(fault.names)
+    if pair in simulation.partings:
+        return
+    waiting: list[Callable[[bool], None]] = []
+    simulation.partings[pair] = waiting
+    healed = fault.kind == "apart"
+
+    def end() -> None:
+        del simulation.partings[pair]
+        for action in waiting:
+            action(healed)
+
+    simulation.world.later(fault.for_s, end)
+
+
+# --- what is asked of the scheduler ---------------------------------------------------------------
+
+
+def _retire(simulation: Simulation, fault: Fault) -> None:
+    peer = _peer(simulation, fault)
+    if peer and len(simulation.scheduler.ledger.workers) > 1:
+        simulation.feed(events.RetirementWanted([peer]))
+        simulation.world.later(0.01, lambda: _pursue(simulation, peer, PURSUITS_MAX))
+
+
+def _pursue(simulation: Simulation, peer: int, tries: int) -> None:
+    def pursue() -> None:
+        progress = {peer: ""}
+        simulation.feed(events.RetirementPursued(progress))
+        if progress[peer] == "done":
+            simulation.send(peer, [messages.Dismissal("retired")])
+        elif progress[peer] in ("running", "copying") and tries:
+            simulation.world.later(PURSUIT_S, lambda: _pursue(simulation, peer, tries - 1))
+        else:
+            simulation.feed(events.RetirementEnded([peer]))
+
+    simulation.process.wake(pursue)
+
+
+def _copy(simulation: Simulation, fault: Fault) -> None:
+    peer = _peer(simulation, fault)
+    if peer:
+        pairs = [(number, peer) for number, _ in held_states(simulation)[:10]]
+        simulation.feed(events.CopiesWanted(pairs))
+
+
+def _thin(simulation: Simulation, fault: Fault) -> None:
+    peer = _peer(simulation, fault)
+    pairs = [(number, peer) for number, state in held_states(simulation) if len(state.workers) > 1]
+    simulation.feed(events.ReplicasUnwanted(pairs))
+
+
+FAULTS: dict[str, Callable[[Simulation, Fault], None]] = {
+    "kill": _kill,
+    "memory": _memory,
+    "restart": _restart,
+    "stop": _stop,
+    "retire": _retire,
+    "copy": _copy,
+    "thin": _thin,
+    "pause": _pause,
+    "freeze": _pause,
+    "slow": _slow,
+    "silence": _silence,
+    "divide": _silence,
+    "apart": _apart,
+    "estrange": _apart,
+    "reset": _reset,
+}

@@ -1,0 +1,167 @@
+"""What a scheduler records is done again, and stands where the scheduler stood."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distributed_core import Client, messages
+from distributed_core.errors import UsageError
+from distributed_core.machines.scheduler import SchedulerMachine, events
+from distributed_core.machines.scheduler.journal import EVENTS, Journal, digest, restored
+from distributed_core.servers.recording import Recording
+from distributed_core.settings import SchedulerSettings
+from distributed_core.sim import expand
+from distributed_core.sim.replay import replay, report
+from distributed_core.sim.run import Simulation
+from tests.distributed_core.launching import Launcher
+
+SECRET = "hunter2-in-an-argument"
+
+
+def wait_for(path: str, *inputs: object) -> str:
+    import time
+
+    while not os.path.exists(path):
+        time.sleep(0.01)
+    return SECRET
+
+
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_recorded_world_replays_to_the_same_state(seed: int, tmp_path: Path) -> None:
+    path = tmp_path / "recording"
+    simulation = Simulation(expand(seed).derived())
+    recording = Recording(path, simulation.scheduler)
+    checks: list[tuple[int, str]] = []
+
+    def note() -> None:
+        checks.append((recording.events, digest(simulation.scheduler.ledger)))
+
+    for at_s in (0.3, 0.9, 1.7):
+        simulation.world.later(at_s, note)
+    simulation.run()
+    recording.close()
+    done = replay(path, check_every=50)
+    assert (done.broken, done.events) == ("", recording.events)
+    assert done.digest == digest(simulation.scheduler.ledger)
+    for count, expected in checks:
+        assert replay(path, events_max=count, check_every=1000).digest == expected
+
+
+def test_every_event_goes_there_and_back() -> None:
+    journal = Journal(b"secret")
+    samples = [
+        events.WorkerJoined(1, "a:1", "a", 2, {"resources": {"GPU": 1.0}}),
+        events.WorkerLost(1, -9, 5),
+        events.ClientJoined(2, "c", 2.0),
+        events.ClientLost(2),
+        events.Received(2, [messages.Release([1, 2]), messages.Wish([[3, "k"]])]),
+        events.LivenessChecked(),
+        events.Continued(),
+        events.CopiesWanted([[1, 2]]),  # type: ignore[list-item]
+        events.ReplicasUnwanted([[1, 2]]),  # type: ignore[list-item]
+        events.RetirementWanted([1]),
+        events.RetirementPursued({1: ""}),
+        events.RetirementEnded([1]),
+    ]
+    for event in samples:
+        assert restored(json.loads(json.dumps(journal.event(event)))) == event
+    # One that is new to the machine must be taught to the journal, or shown here to need no teaching.
+    assert {type(each).__name__ for each in samples} == set(EVENTS)
+
+
+def test_nothing_of_the_users_is_recorded() -> None:
+    journal = Journal(b"secret")
+    hidden = SECRET.encode()
+    said = [
+        messages.Submission([[b"digest", "f", hidden]], [[1, "key", b"digest", [hidden], [], 0, {"retries": 1}]]),
+        messages.Completion(1, 1, 8, 0.1, hidden),
+        messages.Failure(1, 1, [hidden], SECRET, 0.1, "exception"),
+        messages.Heartbeat({"argv": SECRET}),
+        messages.Cancellation([1], False, SECRET),
+    ]
+    text = json.dumps(journal.event(events.Received(1, said)))
+    assert SECRET not in text
+    assert hidden.hex() not in text
+    assert "key" in text
+
+
+def test_a_full_recording_ends_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "recording"
+    path.write_text("was there before")
+    machine = SchedulerMachine(SchedulerSettings(fill_s=0.5))
+    recording = Recording(path, machine, bytes_max=2000)
+    with caplog.at_level(logging.WARNING):
+        for number in range(1, 200):
+            machine.handle(events.ClientJoined(number, f"c{number}"), float(number))
+    assert "is full" in caplog.text
+    assert path.stat().st_size < 3000
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    done = replay(path)
+    assert done.events == recording.events < 199
+    assert "the recording was full" in report(done)
+    assert done.machine.settings.fill_s == 0.5
+
+
+def test_a_recording_that_was_cut_off_ends_where_it_can(tmp_path: Path) -> None:
+    path = tmp_path / "recording"
+    machine = SchedulerMachine()
+    recording = Recording(path, machine)
+    for number in range(1, 5):
+        machine.handle(events.ClientJoined(number, f"c{number}"), float(number))
+    recording.close()
+    path.write_bytes(path.read_bytes()[:-7])
+    assert replay(path).events == 3
+    path.write_text("no recording\n")
+    with pytest.raises(UsageError, match="broken"):
+        replay(path)
+    with pytest.raises(UsageError, match="cannot be read"):
+        replay(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="cannot be written"):
+        Recording(tmp_path / "no" / "folder", SchedulerMachine())
+
+
+@pytest.mark.process
+def test_a_stopped_cluster_becomes_a_replay(launch: Launcher, tmp_path: Path) -> None:
+    path, go = tmp_path / "recording", str(tmp_path / "go")
+    scheduler, address = launch.scheduler("--record", str(path))
+    launch.worker(address, "--nthreads", "1", "--name", "one")
+    client = Client(address, timeout=20)
+    done = client.submit(str, SECRET, key="before")
+    assert done.result(timeout=20) == SECRET
+    failed = client.submit(fail, SECRET)
+    assert isinstance(failed.exception(timeout=20), ValueError)
+    stuck = client.submit(wait_for, go, done, key="stuck")
+    after = client.submit(len, stuck, key="after")
+    unmet = client.submit(len, stuck, key="unmet", resources={"GPU": 1})
+    assert "runs on" in client.explain(stuck)
+    client.dump_state(tmp_path / "state.json")
+    told = json.loads((tmp_path / "state.json").read_text())["scheduler"]["recording"]
+    scheduler.end(signal.SIGKILL)
+    again = subprocess.run(
+        [sys.executable, "-m", "distributed_core.sim", "replay", str(path), "--events", str(told["events"])],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert f"digest {told['digest']}" in again
+    assert "all invariants hold" in again
+    assert "after waits for 1 of its 1 inputs: stuck. Of these stuck runs on" in again
+    assert "unmet" in again
+    assert SECRET not in path.read_text()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    Path(go).touch()
+    del done, failed, stuck, after, unmet
+    client.close()
