@@ -61,6 +61,56 @@ def test_the_error_tree_is_drawn(package: str) -> None:
         assert getattr(module, name).__doc__
 
 
+#: Who may look at the clock on the wall, which jumps: for people and for certificates, never to decide.
+WALL_CLOCKS = {
+    "distributed_core/comm/credential.py generate": "from when to when a certificate is valid",
+    "distributed_core/servers/extensions/news.py _log_event": "when an event was, for people",
+    "distributed_core/servers/extensions/questions.py __init__": "since when the scheduler runs, for people",
+}
+WALL = {
+    "time": {"time", "time_ns", "ctime", "localtime", "gmtime", "strftime"},
+    "datetime": {"now", "utcnow", "today"},
+    "date": {"today"},
+}
+
+
+def wall_clocks(name: str, text: str) -> Iterator[str]:
+    """Yield the file and the function of each look at the clock on the wall."""
+    tree = ast.parse(text)
+    functions = [each for each in ast.walk(tree) if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    for node in ast.walk(tree):
+        found = False
+        if isinstance(node, ast.Attribute):
+            owner = node.value.attr if isinstance(node.value, ast.Attribute) else getattr(node.value, "id", "")
+            found = node.attr in WALL.get(owner, ())
+        elif isinstance(node, ast.ImportFrom):
+            found = any(each.name in WALL.get(node.module or "", ()) for each in node.names)
+        if found:
+            around = [each for each in functions if each.lineno <= node.lineno <= (each.end_lineno or 0)]
+            yield f"{name} {around[-1].name if around else node.lineno}"
+
+
+def test_only_monotonic_clocks_decide() -> None:
+    used = {
+        place for name, text in sources() if name.startswith("distributed_core/") for place in wall_clocks(name, text)
+    }
+    assert used == set(WALL_CLOCKS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import time\ndef f(): return time.time()",
+        "from time import time",
+        "import datetime\nx = datetime.datetime.now()",
+        "from datetime import datetime\nx = datetime.utcnow",
+    ],
+)
+def test_a_wall_clock_is_found(text: str) -> None:
+    assert len(list(wall_clocks("x.py", text))) == 1
+    assert list(wall_clocks("x.py", "import time\nx = time.monotonic()\nfrom time import perf_counter")) == []
+
+
 def test_importing_costs_nothing() -> None:
     code = "import sys, distributed_core, dec2; print(sorted({name.partition('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

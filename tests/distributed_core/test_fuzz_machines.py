@@ -139,11 +139,14 @@ def test_a_hostile_scheduler_gets_a_right_worker_or_none(words: list[Any]) -> No
     """500 sequences by default: each message is done, with the books right after it, or refused as a whole."""
     machine = WorkerMachine()
     started: list[int] = []
+    requests: dict[Any, list[int]] = {}
 
     def feed(event: Any) -> None:
         for asked in machine.handle(event, 0.0):
             if isinstance(asked, worker_instructions.Execute):
                 started.append(asked.run)
+            elif isinstance(asked, worker_instructions.Fetch):
+                requests[asked.address] = asked.tasks
             elif isinstance(asked, worker_instructions.SetTimer):
                 assert 0 <= asked.delay_s < math.inf
             elif isinstance(asked, worker_instructions.Report):
@@ -155,8 +158,8 @@ def test_a_hostile_scheduler_gets_a_right_worker_or_none(words: list[Any]) -> No
             ended = [worker_events.RunFinished(run, 8, 0.1, None) for run in started]
             started.clear()
             feed(worker_events.Executed(ended))
-            for address in list(machine.asked):
-                feed(worker_events.PeerUnreachable(address, [1, 2, 3]))
+            for address in list(requests):
+                feed(worker_events.PeerUnreachable(address, requests.pop(address)))
             continue
         try:
             feed(worker_events.Instructed([word]))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import pickle
 import socket
 import ssl
 import subprocess
@@ -12,9 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from distributed_core import Client, rpc
+from distributed_core import Client, Lock, Queue, Variable, WorkerPlugin, rpc
 from distributed_core.comm import credential
-from distributed_core.errors import ConnectError, CredentialError, CredentialRefused
+from distributed_core.comm.address import parse_address
+from distributed_core.comm.channel import open_channel
+from distributed_core.errors import ConnectError, CredentialError, CredentialRefused, RemoteError
+from distributed_core.servers.arguments import _parameters as parameters
+from distributed_core.servers.scheduler import Scheduler
 from tests.distributed_core.launching import BIN, Launcher
 
 pytestmark = pytest.mark.process
@@ -41,6 +47,66 @@ def fail() -> None:
     raise ValueError("on purpose")
 
 
+class Greeting(WorkerPlugin):
+    name = "greeting"
+
+
+def use_every_extension(client: Client) -> None:
+    """Let what is the user's pass through each extension of the scheduler."""
+    future = client.submit(inc, 1, key="kept")
+    assert future.result() == 2
+    queue, variable = Queue("q", client=client), Variable("v", client=client)
+    queue.put({"future": future})
+    assert queue.get()["future"].result() == 2
+    variable.set([future])
+    assert variable.get()[0].result() == 2
+    client.publish_dataset(data={"future": future})
+    assert client.get_dataset("data")["future"].result() == 2
+    with Lock("l", client=client):
+        client.log_event("topic", {"a": object})
+    assert client.get_events("topic")
+    assert list(client.run(lambda: 5).values()) == [5]
+    client.register_plugin(Greeting())
+    client.replicate([future])
+    client.rebalance()
+    assert client.who_has([future])
+    assert "is done" in client.explain(future)
+    assert client.story(future)
+    client.set_metadata(["a"], 1)
+    actor = client.submit(Counter, actor=True).result()
+    assert actor.increment().result() == 1
+
+
+class Counter:
+    def __init__(self) -> None:
+        self.count = 0
+
+    def increment(self) -> int:
+        self.count += 1
+        return self.count
+
+
+def call_every_handler(address: str) -> None:
+    """Offer a pickle to each handler of the scheduler, as each of its arguments."""
+
+    async def main() -> None:
+        body = pickle.dumps(print)
+        channel, _ = await open_channel(parse_address(address), credential.load_or_create(), "rpc")
+        channel.read_replies()
+        known = Scheduler(insecure=True)
+        for op, handler in known.handlers.items():
+            if op in ("terminate", "shutdown", "restart", "retire_workers", "restart_workers"):
+                continue
+            needed = [name for name, each in parameters(handler.__func__)[0].items() if each.required]  # type: ignore[attr-defined]
+            for value in (body, [body], [[body], []], {"x": body}, "worker", 0, [0]):
+                with contextlib.suppress(RemoteError, TimeoutError):
+                    await channel.call(op, dict.fromkeys(needed, value), 1)
+        channel.abort()
+        await known.close()
+
+    asyncio.run(main())
+
+
 def test_the_scheduler_never_unpickles(tmp_path: Path, launch: Launcher) -> None:
     log = tmp_path / "log"
     with open(log, "wb") as file:
@@ -57,6 +123,8 @@ def test_the_scheduler_never_unpickles(tmp_path: Path, launch: Launcher) -> None
             assert client.gather(client.scatter([b"x" * 100_000])) == [b"x" * 100_000]
             with pytest.raises(ValueError, match="on purpose"):
                 client.submit(fail).result()
+            use_every_extension(client)
+        call_every_handler(address)
     finally:
         scheduler.terminate()
         assert scheduler.wait(20) == 0

@@ -14,7 +14,6 @@ NBYTES_MAX = 1 << 48
 #: Figures of a worker may be nested so deep.
 FIGURES_DEPTH_MAX = 4
 _CONTAINERS = (list, tuple, dict)
-_FLAT = (*_CONTAINERS, str, int, float, type(None))
 
 
 class Misbehaved(Exception):
@@ -37,12 +36,12 @@ def checked(items: list[Any], shape: tuple[Any, ...]) -> list[Any]:
 
 
 def check_frames(payload: list[Any]) -> None:
-    """Raise Misbehaved where a payload of several frames has anything else in it.
+    """Raise Misbehaved where a payload of several frames has lists or dicts in it.
 
     A list in a list in a list can be read and not be written again: whoever waits for it would wait for ever.
     """
     for part in payload:
-        if isinstance(part, _FLAT):
+        if isinstance(part, _CONTAINERS):
             raise Misbehaved("it sent a payload that is not made of frames")
 
 
