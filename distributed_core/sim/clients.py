@@ -7,7 +7,7 @@ from typing import Any
 from distributed_core import messages
 from distributed_core.sim.scenario import Act, ClientShape
 from distributed_core.sim.workload import Job
-from distributed_core.sim.world import Connection, World
+from distributed_core.sim.world import Pipe, World
 
 DIGEST = b"f"
 
@@ -36,10 +36,10 @@ class SimulatedClient:
         self.reasons: dict[int, str] = {}
         self.retried = False
         self.left = False
-        self.connection: Connection | None = None
+        self.connection: Pipe | None = None
         self._told = False
 
-    def begin(self, connection: Connection) -> None:
+    def begin(self, connection: Pipe) -> None:
         """It is connected: submit chunk by chunk, and act when its shape says so."""
         self.connection = connection
         for at_s, numbers in self.shape.chunks:

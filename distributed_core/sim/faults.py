@@ -19,7 +19,7 @@ from distributed_core import messages
 from distributed_core.errors import InvariantBroken
 from distributed_core.machines.scheduler import events
 from distributed_core.sim.oracle import held_states, judge_silence
-from distributed_core.sim.scenario import Fault
+from distributed_core.sim.scenario import Mishap
 
 if TYPE_CHECKING:
     from distributed_core.sim.run import Simulation
@@ -30,19 +30,19 @@ PURSUIT_S = 0.05
 PURSUITS_MAX = 100
 
 
-def strike(simulation: Simulation, fault: Fault) -> None:
+def strike(simulation: Simulation, fault: Mishap) -> None:
     """Let a fault happen."""
     FAULTS[fault.kind](simulation, fault)
 
 
-def _process(simulation: Simulation, fault: Fault) -> SimulatedWorker | None:
+def _process(simulation: Simulation, fault: Mishap) -> SimulatedWorker | None:
     """Return the living process of that name, if there is one now."""
     keeper = simulation.keepers.get(fault.names[0])
     process = keeper.process if keeper is not None else None
     return process if process is not None and process.alive else None
 
 
-def _peer(simulation: Simulation, fault: Fault) -> int:
+def _peer(simulation: Simulation, fault: Mishap) -> int:
     """Return what the scheduler calls it, or 0 if it is not registered now."""
     process = _process(simulation, fault)
     connection = process.connection if process is not None else None
@@ -52,13 +52,13 @@ def _peer(simulation: Simulation, fault: Fault) -> int:
 # --- processes ------------------------------------------------------------------------------------
 
 
-def _kill(simulation: Simulation, fault: Fault) -> None:
+def _kill(simulation: Simulation, fault: Mishap) -> None:
     process = _process(simulation, fault)
     if process is not None:
         process.end(-9)
 
 
-def _memory(simulation: Simulation, fault: Fault) -> None:
+def _memory(simulation: Simulation, fault: Mishap) -> None:
     keeper = simulation.keepers.get(fault.names[0])
     process = _process(simulation, fault)
     if keeper is None or process is None or not keeper.shape.nanny:
@@ -69,7 +69,7 @@ def _memory(simulation: Simulation, fault: Fault) -> None:
         raise InvariantBroken(f"the nanny of {keeper.shape.name} lets it take more memory than its limit")
 
 
-def _restart(simulation: Simulation, fault: Fault) -> None:
+def _restart(simulation: Simulation, fault: Mishap) -> None:
     keeper = simulation.keepers.get(fault.names[0])
     if keeper is None or not keeper.shape.nanny:
         return
@@ -79,13 +79,13 @@ def _restart(simulation: Simulation, fault: Fault) -> None:
     keeper.restart()
 
 
-def _stop(simulation: Simulation, fault: Fault) -> None:
+def _stop(simulation: Simulation, fault: Mishap) -> None:
     keeper = simulation.keepers.get(fault.names[0])
     if keeper is not None and keeper.shape.nanny and keeper.process is not None:
         keeper.stop()
 
 
-def _pause(simulation: Simulation, fault: Fault) -> None:
+def _pause(simulation: Simulation, fault: Mishap) -> None:
     if fault.names == ["scheduler"]:
         simulation.process.pause()
         simulation.world.later(fault.for_s, simulation.process.resume)
@@ -103,7 +103,7 @@ def _pause(simulation: Simulation, fault: Fault) -> None:
     simulation.world.later(fault.for_s, end)
 
 
-def _slow(simulation: Simulation, fault: Fault) -> None:
+def _slow(simulation: Simulation, fault: Mishap) -> None:
     process = _process(simulation, fault)
     if process is None:
         return
@@ -118,7 +118,7 @@ def _slow(simulation: Simulation, fault: Fault) -> None:
 # --- connections ----------------------------------------------------------------------------------
 
 
-def _silence(simulation: Simulation, fault: Fault) -> None:
+def _silence(simulation: Simulation, fault: Mishap) -> None:
     process = _process(simulation, fault)
     connection = process.connection if process is not None else None
     if process is None or connection is None:
@@ -135,7 +135,7 @@ def _silence(simulation: Simulation, fault: Fault) -> None:
     simulation.world.later(fault.for_s, end)
 
 
-def _reset(simulation: Simulation, fault: Fault) -> None:
+def _reset(simulation: Simulation, fault: Mishap) -> None:
     process = _process(simulation, fault)
     connection = process.connection if process is not None else None
     if process is not None and connection is not None and connection.open:
@@ -144,7 +144,7 @@ def _reset(simulation: Simulation, fault: Fault) -> None:
         process.after(0.005, lambda: process.disconnected(connection))
 
 
-def _apart(simulation: Simulation, fault: Fault) -> None:
+def _apart(simulation: Simulation, fault: Mishap) -> None:
     pair = frozenset(fault.names)
     if pair in simulation.partings:
         return
@@ -163,7 +163,7 @@ def _apart(simulation: Simulation, fault: Fault) -> None:
 # --- what is asked of the scheduler ---------------------------------------------------------------
 
 
-def _retire(simulation: Simulation, fault: Fault) -> None:
+def _retire(simulation: Simulation, fault: Mishap) -> None:
     peer = _peer(simulation, fault)
     if peer and len(simulation.scheduler.ledger.workers) > 1:
         simulation.feed(events.RetirementWanted([peer]))
@@ -184,20 +184,20 @@ def _pursue(simulation: Simulation, peer: int, tries: int) -> None:
     simulation.process.wake(pursue)
 
 
-def _copy(simulation: Simulation, fault: Fault) -> None:
+def _copy(simulation: Simulation, fault: Mishap) -> None:
     peer = _peer(simulation, fault)
     if peer:
         pairs = [(number, peer) for number, _ in held_states(simulation)[:10]]
         simulation.feed(events.CopiesWanted(pairs))
 
 
-def _thin(simulation: Simulation, fault: Fault) -> None:
+def _thin(simulation: Simulation, fault: Mishap) -> None:
     peer = _peer(simulation, fault)
     pairs = [(number, peer) for number, state in held_states(simulation) if len(state.workers) > 1]
     simulation.feed(events.ReplicasUnwanted(pairs))
 
 
-FAULTS: dict[str, Callable[[Simulation, Fault], None]] = {
+FAULTS: dict[str, Callable[[Simulation, Mishap], None]] = {
     "kill": _kill,
     "memory": _memory,
     "restart": _restart,

@@ -20,7 +20,7 @@ from dataclasses import fields
 from typing import Any
 
 from distributed_core.errors import UsageError
-from distributed_core.sim.scenario import Act, ClientShape, Fault, Scenario, WorkerShape
+from distributed_core.sim.scenario import Act, ClientShape, Mishap, Scenario, WorkerShape
 from distributed_core.sim.workload import Job
 
 _FLAGS = ("scattered", "adopted")
@@ -106,7 +106,7 @@ def _take(scenario: Scenario, what: str, words: list[str]) -> None:
     elif what == "act":
         scenario.clients[-1].acts.append(Act(float(plain[0]), plain[1], _numbers(plain[2])))
     elif what == "fault":
-        scenario.faults.append(Fault(float(plain[0]), plain[1], plain[2].split(","), float(facts.get("for_s", 0.0))))
+        scenario.faults.append(Mishap(float(plain[0]), plain[1], plain[2].split(","), float(facts.get("for_s", 0.0))))
     else:
         raise ValueError(f"nothing is called {what}")
 

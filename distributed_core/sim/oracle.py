@@ -11,8 +11,8 @@ from distributed_core.sim.clients import SimulatedClient
 
 if TYPE_CHECKING:
     from distributed_core.sim.run import Simulation
-    from distributed_core.sim.scenario import Fault
-    from distributed_core.sim.world import Connection
+    from distributed_core.sim.scenario import Mishap
+    from distributed_core.sim.world import Pipe
 
 _REPORTS = (messages.Completion, messages.Failure, messages.Rejection)
 
@@ -157,7 +157,7 @@ def lengthy_names(simulation: Simulation) -> set[str]:
     }
 
 
-def judge_silence(simulation: Simulation, fault: Fault, connection: Connection | None) -> None:
+def judge_silence(simulation: Simulation, fault: Mishap, connection: Pipe | None) -> None:
     """A worker was silent for so long that it must have been given up, if the scheduler ran all the time."""
     watching = not any("scheduler" in each.names for each in simulation.scenario.faults)
     if fault.kind in ("freeze", "divide") and watching and connection is not None and connection.open:

@@ -16,7 +16,7 @@ from distributed_core.sim.nannies import Keeper
 from distributed_core.sim.oracle import RunBook, judge, judge_emptiness, lengthy_names
 from distributed_core.sim.scenario import LONG_S, SILENCE_MAX_S, Scenario, WorkerShape, expand
 from distributed_core.sim.workers import SimulatedWorker
-from distributed_core.sim.world import Connection, Link, Process, World
+from distributed_core.sim.world import Link, Pipe, Process, World
 
 EVENTS_MAX = 200_000
 SETTINGS = SchedulerSettings(release_numbers_max=7, worker_silence_max_s=SILENCE_MAX_S, liveness_interval_s=0.3)
@@ -76,7 +76,7 @@ class Simulation:
         self.world = World(scenario.seed)
         self.process = Process(self.world, scenario.scheduler_offset_s, scenario.scheduler_rate)
         self.scheduler = SchedulerMachine(SETTINGS)
-        self.connections: dict[int, Connection] = {}
+        self.connections: dict[int, Pipe] = {}
         self.keepers: dict[str, Keeper] = {}
         self.by_address: dict[str, SimulatedWorker] = {}
         self.clients: list[SimulatedClient] = []
@@ -197,7 +197,7 @@ class Simulation:
 
         up = Link(self.world, f"{shape.name} {peer} up", take, shape.delay_s, shape.jitter)
         down = Link(self.world, f"{shape.name} {peer} down", worker.receive, shape.delay_s, shape.jitter)
-        connection = self.connections[peer] = Connection(peer, up, down)
+        connection = self.connections[peer] = Pipe(peer, up, down)
         worker.registered(connection)
         details = {"resources": worker.resources}
         self.feed(events.WorkerJoined(peer, worker.address, worker.name, shape.nthreads, details))
@@ -262,7 +262,7 @@ class Simulation:
 
         up = Link(self.world, f"{client.name} up", take, shape.delay_s, shape.jitter)
         down = Link(self.world, f"{client.name} down", hear, shape.delay_s, shape.jitter)
-        connection = self.connections[peer] = Connection(peer, up, down)
+        connection = self.connections[peer] = Pipe(peer, up, down)
         self.feed(events.ClientJoined(peer, client.name, shape.weight))
         self.world.later(START_S, lambda: client.begin(connection))
         if shape.leaves_s:

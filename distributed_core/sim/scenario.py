@@ -54,7 +54,7 @@ class ClientShape:
 
 
 @dataclass(slots=True)
-class Fault:
+class Mishap:
     """Something that goes wrong at a time; `names` are workers, or `scheduler`. See `faults.FAULTS`."""
 
     at_s: float
@@ -70,7 +70,7 @@ class Scenario:
     seed: int
     workers: list[WorkerShape]
     clients: list[ClientShape]
-    faults: list[Fault]
+    faults: list[Mishap]
     scheduler_offset_s: float = 0.0
     scheduler_rate: float = 1.0
 
@@ -209,9 +209,9 @@ _LENGTHS: dict[str, tuple[int, float, float]] = {
 }
 
 
-def _faults(source: random.Random, workers: list[WorkerShape]) -> list[Fault]:
+def _faults(source: random.Random, workers: list[WorkerShape]) -> list[Mishap]:
     names = [worker.name for worker in workers]
-    found: list[Fault] = []
+    found: list[Mishap] = []
     kinds = [kind for kind, (often, _, _) in _LENGTHS.items() for _ in range(often)]
     for place in range(source.choice([0, 0, 1, 2, 4, 8])):
         kind = source.choice(kinds)
@@ -229,5 +229,5 @@ def _faults(source: random.Random, workers: list[WorkerShape]) -> list[Fault]:
             continue
         _, least, most = _LENGTHS[kind]
         at_s = round(source.uniform(0.0, 2.0) ** 1.5, 4)
-        found.append(Fault(at_s, kind, chosen, round(source.uniform(least, most), 4)))
+        found.append(Mishap(at_s, kind, chosen, round(source.uniform(least, most), 4)))
     return found

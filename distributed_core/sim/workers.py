@@ -11,7 +11,7 @@ from distributed_core.machines.worker import WorkerMachine, events, instructions
 from distributed_core.settings import WorkerSettings
 from distributed_core.sim.scenario import WorkerShape
 from distributed_core.sim.workload import value_of
-from distributed_core.sim.world import Action, Connection, Process, World
+from distributed_core.sim.world import Action, Pipe, Process, World
 
 INLINE_LABELS = 3
 """Every third result is called small and travels inside its report."""
@@ -63,7 +63,7 @@ class SimulatedWorker(Process):
         self.data: dict[int, int] = {}
         #: How much longer everything takes that reads or writes data.
         self.disk_s = 0.0
-        self.connection: Connection | None = None
+        self.connection: Pipe | None = None
         self.registration = 0
         #: The scheduler let it go, when nothing depended on it any more.
         self.dismissed = False
@@ -74,14 +74,14 @@ class SimulatedWorker(Process):
 
     # --- life -------------------------------------------------------------------------------------
 
-    def registered(self, connection: Connection) -> None:
+    def registered(self, connection: Pipe) -> None:
         """The scheduler knows it: what belongs to this registration begins."""
         self.connection = connection
         self.registration += 1
         self.machine = WorkerMachine(SETTINGS, replaceable=self.shape.nanny)
         self._beat(self.registration)
 
-    def disconnected(self, connection: Connection) -> None:
+    def disconnected(self, connection: Pipe) -> None:
         """It sees its connection end: all that belonged to it is void, and it looks for the scheduler again."""
         if not self.alive or self.connection is not connection:
             return

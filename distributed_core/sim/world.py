@@ -174,7 +174,7 @@ class Link:
                 arrive()
 
 
-class Connection:
+class Pipe:
     """Two links with one fate. It is cut once, and another one replaces it.
 
     Attributes

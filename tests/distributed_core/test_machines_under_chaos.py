@@ -377,7 +377,8 @@ class WorkerUnderChaos(RuleBasedStateMachine):
         run = data.draw(st.sampled_from(sorted(self.assigned)))
         if what == "recall":
             self.tell(messages.Recall(self.assigned[run], run))
-        else:
+        elif not any(self.assigned[run] in waiting.inputs for waiting in self.machine.waiting.values()):
+            # What builds on it is assigned after it was withdrawn, or has run: messages keep their order.
             self.tell(messages.Withdrawal(self.assigned.pop(run), run, what == "interrupt"))
 
     @rule(data=st.data())
