@@ -195,8 +195,13 @@ class Simulation:
         def take(batch: list[Any]) -> None:
             self.process.wake(lambda: self.feed(events.Received(peer, batch)))
 
+        def receive(batch: list[Any]) -> None:
+            # What an earlier connection held up is nothing to a process that has registered anew.
+            if worker.connection is connection:
+                worker.receive(batch)
+
         up = Link(self.world, f"{shape.name} {peer} up", take, shape.delay_s, shape.jitter)
-        down = Link(self.world, f"{shape.name} {peer} down", worker.receive, shape.delay_s, shape.jitter)
+        down = Link(self.world, f"{shape.name} {peer} down", receive, shape.delay_s, shape.jitter)
         connection = self.connections[peer] = Pipe(peer, up, down)
         worker.registered(connection)
         details = {"resources": worker.resources}

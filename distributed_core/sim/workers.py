@@ -121,7 +121,13 @@ class SimulatedWorker(Process):
                 self._PERFORM[type(each)](self, each)
 
     def receive(self, batch: list[Any]) -> None:
-        self.wake(lambda: self.feed(events.Instructed(batch)))
+        connection = self.connection
+
+        def take() -> None:
+            if self.connection is connection:
+                self.feed(events.Instructed(batch))
+
+        self.wake(take)
 
     def _soon(self, delay_s: float, action: Action, *, timer: bool = False) -> None:
         """Do something later, if it is still registered as it is now."""
