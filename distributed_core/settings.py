@@ -40,6 +40,13 @@ class SchedulerSettings:
     worker_silence_max_s: float = 60.0
     """A worker that sent nothing, not even a heartbeat, for so long is given up."""
     liveness_interval_s: float = 5.0
+    client_tasks_max: int = 100_000
+    client_bytes_max: int = 64 << 20
+    """A client sends no more tasks, and bytes of their payloads, while so many of its tasks here are not done."""
+    peer_soft_bytes_max: int = 16 << 20
+    """To a client that left so much unread results go without their payloads: it fetches them when it wants them."""
+    peer_hard_bytes_max: int = 64 << 20
+    """A peer that left so much unread is dropped."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,9 @@ from typing import Any
 
 from distributed_core import messages
 from distributed_core.client import cells as states
+from distributed_core.client.backlog import Backlog
 from distributed_core.client.cells import Cell, Cells
+from distributed_core.client.window import TASK_BYTES, Window, payload_bytes
 from distributed_core.comm.address import Address, format_address, parse_address
 from distributed_core.comm.channel import Channel, open_channel
 from distributed_core.comm.credential import Credential
@@ -39,7 +41,7 @@ FETCH_BYTES = 64 << 20
 GATHER_TRIES = 20
 
 
-class Session:
+class Session(Backlog):
     """One connection to the scheduler, and the futures that live by it.
 
     Parameters
@@ -70,6 +72,7 @@ class Session:
         self._channel: Channel | None = None
         self._listener: asyncio.Task[None] | None = None
         self._outbox: list[Any] = []
+        super().__init__(self.cells)
         self._released: deque[Cell] = deque()
         #: Released while somebody waited for them.
         self._missed: list[Cell] = []
@@ -94,6 +97,7 @@ class Session:
             The scheduler was not there, or does not accept this client.
         """
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         deadline = self._loop.time() + timeout_s
         retry_s = 0.02
         while True:
@@ -115,6 +119,9 @@ class Session:
             raise ConnectError(f"{format_address(self.address)} is a {welcome.server.lower()}, not a scheduler")
         self.scheduler_id = welcome.id
         self.welcome_details = welcome.details
+        told = welcome.details.get("window")
+        if isinstance(told, list) and len(told) == 2 and all(type(each) is int for each in told):
+            self.window = Window(*told)
         self._listener = self._loop.create_task(self._listen(self._channel))
 
     async def _listen(self, channel: Channel) -> None:
@@ -130,6 +137,7 @@ class Session:
             self.closed = True
             channel.abort()
             self.cells.close(reason)
+            self._make_room()
             for waiter in self._placements.values():
                 if not waiter.done():
                     waiter.set_exception(ConnectionLost(reason))
@@ -140,6 +148,7 @@ class Session:
             self._flush()
             await self._channel.close()
         self.closed = True
+        self._make_room()
         for channel in self._workers.values():
             channel.abort()
         if self._callbacks is not None:
@@ -157,6 +166,8 @@ class Session:
 
     def post_tasks(self, functions: list[Any], tasks: list[Any]) -> None:
         """Queue new functions and tasks; called under the cells' lock, so that their order is that of their numbers."""
+        for task in tasks:
+            self._posted_bytes += payload_bytes(task[3]) + TASK_BYTES
         last = self._outbox[-1] if self._outbox else None
         if type(last) is messages.Submission and len(last.tasks) + len(tasks) <= CHUNK_TASKS:
             last.functions.extend(functions)
@@ -205,11 +216,12 @@ class Session:
             cell.reason = ("TaskCancelled", "its last future was released", None)
             self.cells.finish(cell, states.CANCELLED)
         channel = self._channel
-        for message in outbox:
+        for message in self.window.take(outbox):
             channel.send(message)
             if _weight(message) >= CHUNK_TASKS // 2:
                 # A packet of its own: the scheduler opens each in one go, and others wait meanwhile.
                 channel.stream.flush()
+        self._tell_of_room()
 
     def settle_releases(self) -> None:
         """Queue the release of what no `Future` holds any more; called under the cells' lock.
@@ -230,11 +242,14 @@ class Session:
 
     def _hear(self, batch: list[Any]) -> None:
         cells = self.cells
+        window = self.window
         for message in batch:
             kind = type(message)
             if kind is messages.Notice:
                 self._notice(message)
                 continue
+            if kind is not messages.Pending:
+                window.done(message.number)
             cell = cells.by_number.get(message.number)
             if kind is messages.Placement:
                 waiter = self._placements.get(message.number)
@@ -255,6 +270,8 @@ class Session:
             elif kind is messages.Cancelled:
                 cell.reason = ("TaskCancelled", message.reason, None)
                 cells.finish(cell, states.CANCELLED)
+        if window.blocked:
+            self._wake()
 
     def _notice(self, message: messages.Notice) -> None:
         for handle in self.listeners.get(message.topic, ()):
@@ -291,6 +308,9 @@ class Session:
         if self._channel is None or self.closed:
             raise ConnectionLost("the connection to the scheduler is closed")
         self._flush()
+        if self.window.blocked and op == "coordinate" and arguments and (arguments.get("value") or ((), ()))[1]:
+            # The scheduler is about to be told of futures: it must know them.
+            await self.caught_up()
         return await self._channel.call(op, arguments)
 
     # --- waiting ----------------------------------------------------------------------------------
