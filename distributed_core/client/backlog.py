@@ -95,7 +95,11 @@ class Backlog:
         """Return when not too much waits in this process; for who submits on the loop."""
         event = asyncio.Event()
         loop = asyncio.get_running_loop()
-        if self._wants_room(lambda: loop.call_soon_threadsafe(event.set)):
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(event.set)
+
+        if self._wants_room(wake):
             await event.wait()
 
     async def caught_up(self) -> None:
