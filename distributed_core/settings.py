@@ -51,6 +51,13 @@ class SchedulerSettings:
     """Functions whose results are smaller in the mean are never withheld."""
     withheld_moves_max: int = 2_000
     """Ready tasks set aside for want of memory in one turn, so that nobody waits for a million of them."""
+    client_tasks_max: int = 100_000
+    client_bytes_max: int = 64 << 20
+    """A client sends no more tasks, and bytes of their payloads, while so many of its tasks here are not done."""
+    peer_soft_bytes_max: int = 16 << 20
+    """To a client that left so much unread results go without their payloads: it fetches them when it wants them."""
+    peer_hard_bytes_max: int = 64 << 20
+    """A peer that left so much unread is dropped."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,11 @@ class Cells:
             self.by_key[key] = cell
         return cell
 
+    @property
+    def last_number(self) -> int:
+        """The newest number."""
+        return self._count
+
     def reserve(self, count: int) -> int:
         """Return the first of `count` numbers that follow each other and have no cells; the caller holds the lock."""
         first = self._count + 1

@@ -73,14 +73,15 @@ class Lineage:
                     if each in self._let_go:
                         stack.append(each)
 
-    def words(self, at_once: int, cancelled: Callable[[int], bool]) -> Iterator[Any]:
-        """Say everything again, at most `at_once` tasks in a message, but for what was cancelled.
+    def words(self, at_once: int, cancelled: Callable[[int], bool], unsent: Callable[[int], bool]) -> Iterator[Any]:
+        """Say everything again, at most `at_once` tasks in a message, but for what was cancelled or not yet sent.
 
-        A function leaves with the first task that uses it.
+        A function leaves with the first task that uses it, or before it where that one is not yet sent.
         """
         known: dict[bytes, None] = {}
         functions: list[Any] = []
         tasks: list[Any] = []
+        needed: set[int] = set()
         for number, entry in list(self._entries.items()):
             if cancelled(number):
                 continue
@@ -89,6 +90,11 @@ class Lineage:
                 if digest not in known:
                     known[digest] = None
                     functions.append(self._functions[digest])
+            if unsent(number):
+                # What it needs is released after it, by what waits behind it.
+                needed.update(entry[4] if type(entry) is list else ())
+                continue
+            if type(entry) is list:
                 tasks.append(entry)
             if tasks and (len(tasks) == at_once or type(entry) is not list):
                 yield messages.Submission(functions, tasks)
@@ -97,10 +103,11 @@ class Lineage:
                 yield messages.Reclaim([[number, entry.key, entry.nbytes]])
             elif type(entry) is str:
                 yield messages.Wish([[number, entry]])
-        if tasks:
+        if tasks or functions:
             yield messages.Submission(functions, tasks)
-        if self._let_go:
-            yield messages.Release(list(self._let_go))
+        let_go = [number for number in self._let_go if number not in needed and not unsent(number)]
+        if let_go:
+            yield messages.Release(let_go)
         self._functions = {digest: self._functions[digest] for digest in known}
 
     def knows(self, digest: bytes) -> bool:

@@ -13,9 +13,11 @@ from typing import Any
 
 from distributed_core import messages
 from distributed_core.client import cells as states
+from distributed_core.client.backlog import Backlog
 from distributed_core.client.bulk import Bulk
 from distributed_core.client.cells import Cell, Cells
 from distributed_core.client.lineage import Lineage
+from distributed_core.client.window import TASK_BYTES, payload_bytes
 from distributed_core.comm.address import Address, format_address
 from distributed_core.comm.channel import Channel, open_channel
 from distributed_core.comm.credential import Credential
@@ -33,7 +35,7 @@ logger = logging.getLogger(__name__)
 CHUNK_TASKS = 500
 
 
-class Session:
+class Session(Backlog):
     """One connection to the scheduler, and the futures that live by it.
 
     Parameters
@@ -73,6 +75,7 @@ class Session:
         self._channel: Channel | None = None
         self._listener: asyncio.Task[None] | None = None
         self._outbox: list[Any] = []
+        super().__init__(self.cells)
         self._released: deque[Cell] = deque()
         #: Released while somebody waited for them.
         self._missed: list[Cell] = []
@@ -101,6 +104,7 @@ class Session:
             The scheduler was not there, or does not accept this client.
         """
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._channel = await self._connect(timeout_s, returns=False)
         self._back.set()
         self._listener = self._loop.create_task(self._listen(self._channel))
@@ -128,6 +132,9 @@ class Session:
             raise ConnectError(f"{format_address(self.address)} is a {welcome.server.lower()}, not a scheduler")
         self.scheduler_id = welcome.id
         self.welcome_details = welcome.details
+        told = welcome.details.get("window")
+        if isinstance(told, list) and len(told) == 2 and all(type(each) is int for each in told):
+            self.window.tasks_max, self.window.bytes_max = max(1, told[0]), max(1, told[1])
         return channel
 
     async def _listen(self, channel: Channel) -> None:
@@ -155,6 +162,7 @@ class Session:
             self._lose(channel, reason)
             self._back.set()
             self.cells.close(reason)
+            self._make_room()
 
     def _lose(self, channel: Channel, reason: str) -> None:
         """There is no connection, for now."""
@@ -168,10 +176,8 @@ class Session:
         cells = self.cells
         with cells.lock:
             self.settle_releases()
-            unsent = self._outbox[:]
-            del self._outbox[: len(unsent)]
             known = dict(cells.by_number)
-            words = list(self._lineage.words(CHUNK_TASKS, lambda number: _is_cancelled(known.get(number))))
+            words = list(self._lineage.words(CHUNK_TASKS, self._is_cancelled, self._is_unsent(self._outbox)))
         for cell in known.values():
             if cell.status == states.FINISHED and cell.payload is None:
                 cells.reopen(cell)
@@ -183,10 +189,6 @@ class Session:
                     if failed is not None and failed.status == states.ERROR and failed.reason is not None:
                         channel.send(messages.Ruin(number, *failed.reason))
                 channel.stream.flush()
-        for message in unsent:
-            # What else was to leave is in the lineage, or means nothing there.
-            if type(message) in (messages.Cancellation, messages.Retrial):
-                channel.send(message)
         if self._vowed:
             channel.send(messages.Vow(list(self._vowed)))
         for topic in self.topics:
@@ -197,12 +199,27 @@ class Session:
         logger.warning("the scheduler at %s is back", format_address(self.address))
         self._flush()
 
+    def _is_cancelled(self, number: int) -> bool:
+        cell = self.cells.by_number.get(number)
+        return cell is not None and cell.status == states.CANCELLED
+
+    def _is_unsent(self, outbox: list[Any]) -> Callable[[int], bool]:
+        """Return what tells whether the scheduler will hear of a number by itself, in its turn."""
+        numbers: set[int] = set()
+        for message in outbox:
+            if type(message) is messages.Submission:
+                numbers.update(task[0] for task in message.tasks)
+            elif type(message) in (messages.Wish, messages.Scattering):
+                numbers.update(item[0] for item in message.items)
+        return lambda number: number in numbers or self.window.keeps(number)
+
     async def close(self) -> None:
         """Send what is queued, then leave; the scheduler drops this client's futures."""
         if self._channel is not None and not self.closed:
             self._flush()
             await self._channel.close()
         self.closed = True
+        self._make_room()
         self.bulk.close()
         if self._callbacks is not None:
             self._callbacks.shutdown(wait=False)
@@ -221,6 +238,8 @@ class Session:
     def post_tasks(self, functions: list[Any], tasks: list[Any]) -> None:
         """Queue new functions and tasks; called under the cells' lock, so that their order is that of their numbers."""
         self._lineage.add(functions, tasks)
+        for task in tasks:
+            self._posted_bytes += payload_bytes(task[3]) + TASK_BYTES
         last = self._outbox[-1] if self._outbox else None
         if type(last) is messages.Submission and len(last.tasks) + len(tasks) <= CHUNK_TASKS:
             last.functions.extend(functions)
@@ -281,11 +300,12 @@ class Session:
             cell.reason = ("TaskCancelled", "its last future was released", None)
             self.cells.finish(cell, states.CANCELLED)
         channel = self._channel
-        for message in outbox:
+        for message in self.window.take(outbox):
             channel.send(message)
             if _weight(message) >= CHUNK_TASKS // 2:
                 # A packet of its own: the scheduler opens each in one go, and others wait meanwhile.
                 channel.stream.flush()
+        self._tell_of_room()
 
     def settle_releases(self) -> None:
         """Queue the release of what no `Future` holds any more; called under the cells' lock.
@@ -308,6 +328,7 @@ class Session:
 
     def _hear(self, batch: list[Any]) -> None:
         cells = self.cells
+        window = self.window
         for message in batch:
             kind = type(message)
             if kind is messages.Notice:
@@ -319,6 +340,8 @@ class Session:
             if kind is messages.Farewell:
                 self._farewell = message.reason
                 continue
+            if kind is not messages.Pending:
+                window.done(message.number)
             cell = cells.by_number.get(message.number)
             if kind is messages.Placement:
                 self.bulk.placed(message)
@@ -338,6 +361,8 @@ class Session:
             elif kind is messages.Cancelled:
                 cell.reason = ("TaskCancelled", message.reason, None)
                 cells.finish(cell, states.CANCELLED)
+        if window.blocked:
+            self._wake()
 
     def _notice(self, message: messages.Notice) -> None:
         for handle in self.listeners.get(message.topic, ()):
@@ -371,6 +396,9 @@ class Session:
         if self._channel is None or self.closed:
             raise ConnectionLost("the connection to the scheduler is closed")
         self._flush()
+        if self.window.blocked and op == "coordinate" and arguments and (arguments.get("value") or ((), ()))[1]:
+            # The scheduler is about to be told of futures: it must know them.
+            await self.caught_up()
         return await self._channel.call(op, arguments)
 
     async def returned(self) -> None:
@@ -419,10 +447,6 @@ def _weight(message: Any) -> int:
     if kind is messages.Submission:
         return len(message.tasks)
     return len(message.numbers) if kind is messages.Release else 1
-
-
-def _is_cancelled(cell: Cell | None) -> bool:
-    return cell is not None and cell.status == states.CANCELLED
 
 
 def _warn(notice: messages.Notice) -> None:

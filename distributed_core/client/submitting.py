@@ -335,6 +335,7 @@ class GraphSubmission:
 
     def _post(self, functions: list[Any], tasks: list[Any], cells: dict[Any, Cell], done: list[int]) -> None:
         session = self._session
+        session.wait_for_room()
         with session.cells.lock:
             for cell in cells.values():
                 if cell.number not in session.cells.by_number:

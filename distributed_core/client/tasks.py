@@ -226,6 +226,7 @@ class TaskCalls(Connected):
 
     def _post(self, chunk: list[Any], functions: list[Any]) -> list[Future]:
         session = self._session
+        session.wait_for_room()
         cells = session.cells
         tasks = []
         futures = []

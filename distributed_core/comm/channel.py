@@ -28,6 +28,8 @@ class Channel:
         self._reader: asyncio.Task[None] | None = None
         #: Messages that came in one packet with the greeting; `read` returns them first.
         self.early: list[Any] = []
+        #: Held by who prepares a large reply, so that only one is in preparation for each reader.
+        self.bulk = asyncio.Lock()
 
     def send(self, message: Any) -> None:
         """Queue `message`; it leaves with the next turn of the loop."""

@@ -155,7 +155,8 @@ class TCPStream(Stream):
 
     @property
     def pending_bytes(self) -> int:
-        return len(self._io._write_buffer) + self._waiting_bytes
+        # Tornado has no buffer any more once the stream is closed.
+        return len(self._io._write_buffer or ()) + self._waiting_bytes
 
     @property
     def closed(self) -> bool:

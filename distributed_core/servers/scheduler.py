@@ -104,6 +104,7 @@ class Scheduler(Server):
             from distributed_core.servers.recording import Recording
 
             self.recording = Recording(record, self.machine)
+        self._soft_bytes_max = self.machine.settings.peer_soft_bytes_max
         self._peers: dict[int, Channel] = {}
         self._peer_count = 0
         self._workers_changed: list[asyncio.Future[None]] = []
@@ -144,6 +145,10 @@ class Scheduler(Server):
             if type(asked) is instructions.Send:
                 channel = peers.get(asked.peer)
                 if channel is not None:
+                    pending_bytes = channel.stream.pending_bytes
+                    if pending_bytes > self._soft_bytes_max:
+                        self._send_slowly(channel, asked.messages, pending_bytes)
+                        continue
                     send = channel.send
                     for message in asked.messages:
                         send(message)
@@ -164,6 +169,21 @@ class Scheduler(Server):
             for watcher in watchers:
                 if not watcher.done():
                     watcher.set_result(None)
+
+    def _send_slowly(self, channel: Channel, words: list[Any], pending_bytes: int) -> None:
+        """Send to a peer that does not read: what it can fetch later stays here; one that never reads is dropped."""
+        if channel.stream.closed:
+            return
+        if pending_bytes > self.machine.settings.peer_hard_bytes_max:
+            logger.warning(
+                "%s dropped a peer at %s: it left %d MiB unread", self.id, channel.stream.peer, pending_bytes >> 20
+            )
+            channel.abort()
+            return
+        for message in words:
+            if type(message) is messages.Finished and message.payload is not None:
+                message = message._replace(payload=None)
+            channel.send(message)
 
     async def changed(self) -> None:
         """Return after the next event."""
@@ -228,6 +248,7 @@ class Scheduler(Server):
         found = super().greeting(hello)
         if hello.role == "client":
             found["versions"] = own_versions()
+            found["window"] = [self.machine.settings.client_tasks_max, self.machine.settings.client_bytes_max]
             groups: dict[str, list[Any]] = {}
             for worker in self.machine.ledger.workers.values():
                 versions = worker.details.get("versions")

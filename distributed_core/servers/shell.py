@@ -285,6 +285,15 @@ class Server(TCPServer):
                 known = ", ".join(sorted(self.handlers))
                 raise UsageError(f"a {self.kind.lower()} has no handler {request.op!r:.60}; it has {known}")
             arguments.check(request.op, handler, request.arguments)
+            if request.op == "get_data":
+                # One at a time, and none while the reader has not taken the last: their data would pile up here.
+                async with channel.bulk:
+                    await channel.stream.drain()
+                    value = await handler(**request.arguments, **context)
+                    if request.id and not channel.stream.closed:
+                        channel.send(messages.Reply(request.id, True, value))
+                        await channel.stream.drain()
+                return
             value = await handler(**request.arguments, **context)
             if request.op not in BULK:
                 encode([value])  # a reply that cannot travel must not leave its caller waiting

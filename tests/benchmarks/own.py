@@ -20,6 +20,7 @@ from distributed_core.comm.credential import load, write_new
 from distributed_core.comm.loops import VARIABLE
 from tests.benchmarks import model, stalls
 from tests.benchmarks.engines import Core
+from tests.benchmarks.flood import flood
 from tests.benchmarks.workloads import increment
 
 Figures = dict[str, float]
@@ -208,5 +209,5 @@ def _give(port: int, path: str, nbytes: int) -> float:
 
 
 OWN: dict[str, Callable[[float], Figures]] = {
-    made.__name__: made for made in (startup, held, released, million, many_workers, socket_tls)
+    made.__name__: made for made in (startup, held, released, million, many_workers, socket_tls, flood)
 }

@@ -17,8 +17,13 @@ def task(number: int, *inputs: int, digest: bytes = F) -> list[Any]:
     return [number, None, digest, b"", list(inputs), 0, None]
 
 
-def said(lineage: Lineage, at_once: int = 100, cancelled: frozenset[int] = frozenset()) -> list[Any]:
-    return list(lineage.words(at_once, lambda number: number in cancelled))
+def said(
+    lineage: Lineage,
+    at_once: int = 100,
+    cancelled: frozenset[int] = frozenset(),
+    unsent: frozenset[int] = frozenset(),
+) -> list[Any]:
+    return list(lineage.words(at_once, lambda number: number in cancelled, lambda number: number in unsent))
 
 
 def test_what_others_are_made_from_stays_and_goes_with_them() -> None:
@@ -86,3 +91,11 @@ def test_nothing_stays_and_nothing_is_missing(data: st.DataObject) -> None:
     assert all(order.index(each) < order.index(number) for number in order for each in inputs[number])
     lineage.note(messages.Release(list(held)))
     assert len(lineage) == 0
+
+
+def test_what_was_not_sent_follows_in_its_turn_and_only_its_function_goes_before() -> None:
+    lineage = Lineage()
+    lineage.add([[F, "f", b"f body"], [G, "g", b"g body"]], [task(1), task(2, 1), task(3, 2, digest=G)])
+    lineage.note(messages.Release([1, 2]))
+    (first,) = said(lineage, unsent=frozenset([2, 3]))
+    assert [each[0] for each in first.tasks] == [1] and len(first.functions) == 2
