@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from distributed_core import messages
 from distributed_core.machines.scheduler import events, reasons
 from distributed_core.machines.worker import WorkerMachine, instructions, invariants
 from distributed_core.machines.worker import events as worker_events
-from distributed_core.settings import SchedulerSettings, WorkerSettings
+from distributed_core.settings import WorkerSettings
 from distributed_core.sim import run as simulation
 from tests.benchmarks import model
 from tests.distributed_core.test_scheduler_machine import Bench
@@ -340,19 +341,15 @@ def test_a_worker_that_says_nonsense_of_its_disk_is_dropped() -> None:
 @pytest.mark.parametrize("first", range(0, 60, 20))
 def test_whole_worlds_with_little_memory_come_to_their_end(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Results of some bytes count as large, limits are tiny, workers pause at random: every future is right."""
-    add_worker = simulation._Simulation._add_worker
+    welcome = simulation.Simulation._welcome
     joined = events.WorkerJoined
     seen = {"withheld": 0, "paused": 0}
-
-    def settings(**options: Any) -> SchedulerSettings:
-        return SchedulerSettings(**options, large_result_bytes_min=1.0, withheld_moves_max=2)
 
     def join(*args: Any) -> Any:
         return joined(*args[:4], {**args[4], "memory_limit_bytes": source.choice([0, 50, 300])})
 
-    def add(self: Any, name: str) -> None:
-        add_worker(self, name)
-        worker = list(self.workers.values())[-1]
+    def welcomed(self: Any, worker: Any) -> None:
+        welcome(self, worker)
         worker.machine.memory.limit_bytes = 1000
         for _ in range(source.randint(0, 3)):
             begin_s = source.uniform(0.0, 2.0)
@@ -369,9 +366,10 @@ def test_whole_worlds_with_little_memory_come_to_their_end(first: int, monkeypat
         seen["paused"] += any(worker.paused for worker in self.ledger.workers.values())
         return out
 
-    monkeypatch.setattr(simulation, "SchedulerSettings", settings)
+    settings = dataclasses.replace(simulation.SETTINGS, large_result_bytes_min=1.0, withheld_moves_max=2)
+    monkeypatch.setattr(simulation, "SETTINGS", settings)
     monkeypatch.setattr(simulation.events, "WorkerJoined", join)
-    monkeypatch.setattr(simulation._Simulation, "_add_worker", add)
+    monkeypatch.setattr(simulation.Simulation, "_welcome", welcomed)
     monkeypatch.setattr(simulation.SchedulerMachine, "handle", watched)
     for seed in range(first, first + 20):
         source = random.Random(seed)

@@ -64,12 +64,13 @@ def test_every_event_goes_there_and_back() -> None:
     journal = Journal(b"secret")
     samples = [
         events.WorkerJoined(1, "a:1", "a", 2, {"resources": {"GPU": 1.0}}),
-        events.WorkerLost(1, -9, 5),
-        events.ClientJoined(2, "c", 2.0),
+        events.WorkerLost(1, -9, 5, alive=True),
+        events.ClientJoined(2, "c", 2.0, returns=True),
         events.ClientLost(2),
         events.Received(2, [messages.Release([1, 2]), messages.Wish([[3, "k"]])]),
         events.LivenessChecked(),
         events.Continued(),
+        events.RecoveryChecked(),
         events.CopiesWanted([[1, 2]]),  # type: ignore[list-item]
         events.ReplicasUnwanted([[1, 2]]),  # type: ignore[list-item]
         events.RetirementWanted([1]),
