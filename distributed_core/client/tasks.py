@@ -45,6 +45,8 @@ class TaskCalls(Connected):
     ) -> Future:
         """Run `func(*args, **kwargs)` on a worker; return its future at once.
 
+        Where some 256 MB of tasks wait in this process for room at the scheduler, it waits for half of them to leave.
+
         Parameters
         ----------
         key
@@ -357,6 +359,15 @@ class TaskCalls(Connected):
                 self._session.cells.reopen(future._cell)
         self._session.post(Retrial([future._cell.number for future in chosen]))
         return self._answer(_nothing())
+
+    def wait_for_room(self) -> Any:
+        """Wait while too much of what was submitted waits in this process; at an asynchronous client, to be awaited.
+
+        `submit` and `map` of a blocking client wait by themselves, in a user's thread. On the loop they never do: who
+        submits millions of tasks there awaits this now and then.
+        """
+        self._check_open()
+        return self._answer(self._session.room())
 
     def fire_and_forget(self, futures: Any) -> None:
         """Let tasks run to their end although nobody holds their futures; see `distributed_core.fire_and_forget`."""

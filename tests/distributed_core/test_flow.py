@@ -120,6 +120,20 @@ def test_who_waits_for_room_is_told_when_the_scheduler_goes(narrow: Counting, mo
         assert not waiting.is_alive()
 
 
+def test_an_asynchronous_client_is_not_held_up_and_can_wait(narrow: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog, "BACKLOG_BYTES_MAX", 100_000)
+
+    async def flood() -> None:
+        async with Client(narrow.address, asynchronous=True, timeout=20) as client:
+            futures = [client.submit(double, number) for number in range(2_000)]
+            assert client._session.backlog_bytes > 100_000
+            await client.wait_for_room()
+            assert client._session.backlog_bytes <= 100_000
+            assert sum(await client.gather(futures)) == 2_000 * 1_999
+
+    asyncio.run(flood())
+
+
 async def _close(session: Any) -> None:
     await session.close()
 
