@@ -29,7 +29,7 @@ test: lint types floors unit simulation machines
 	@echo "make test: all passed"
 
 test-fast: $(VENV)/.installed-test
-	SIM_SEEDS=60 $(BIN)/python -m pytest -m "not (cloud or slow or process or ssh or docs)" -x
+	SIM_SEEDS=60 FUZZ_EXAMPLES=0.25 $(BIN)/python -m pytest -m "not (cloud or slow or process or ssh or docs)" -x
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

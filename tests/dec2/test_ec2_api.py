@@ -185,6 +185,7 @@ def test_a_lost_reply_launches_nothing_twice(light_cloud: TestCloud) -> None:
     assert light_cloud.leftovers() == {}
 
 
+@pytest.mark.slow
 def test_throttling_is_waited_out(light_cloud: TestCloud) -> None:
     light_cloud.faults.throttle(times=2)
     assert len(up(spec(light_cloud, 2)).inventory.nodes) == 2

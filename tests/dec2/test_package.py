@@ -17,6 +17,9 @@ from dec2.errors import WrongUsage
 
 ROOT = Path(package.__file__).resolve().parent.parent
 
+# Wheels are built.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:

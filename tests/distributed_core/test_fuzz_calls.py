@@ -31,7 +31,7 @@ from tests.distributed_core.fuzzing import FACTOR, anything, inputs
 
 pytestmark = pytest.mark.process
 
-CALLS_EACH = 12 * FACTOR
+CALLS_EACH = max(1, int(12 * FACTOR))
 #: These end the server, or the process of a worker, whatever they are called with.
 ENDING = ("terminate", "shutdown", "restart", "restart_workers", "kill", "retire_workers")
 WORDS = [
