@@ -13,8 +13,10 @@ from distributed_core.errors import ConnectionLost
 
 #: The window of a scheduler that tells none: tasks, and bytes of their payloads.
 WINDOW = (100_000, 64 << 20)
-#: Where more bytes of tasks wait in this process, whoever submits waits too, until half of it has left.
-BACKLOG_BYTES_MAX = 256 << 20
+#: Where more bytes of tasks wait in this process, whoever submits waits too.
+BACKLOG_BYTES_MAX = 64 << 20
+#: Until this part of it has left. Small: who waits releases nothing meanwhile, and what ends is held by everybody.
+ROOM_FRACTION = 1 / 8
 
 
 class Backlog:
@@ -45,7 +47,7 @@ class Backlog:
 
     def _tell_of_room(self) -> None:
         """Wake who waited for what has happened by now."""
-        if self._room_waiters and self.backlog_bytes <= BACKLOG_BYTES_MAX // 2:
+        if self._room_waiters and self.backlog_bytes <= BACKLOG_BYTES_MAX * (1 - ROOM_FRACTION):
             self._make_room()
         if self._late:
             first = self.window.first_waiting

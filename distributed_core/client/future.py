@@ -107,6 +107,9 @@ class Future:
         TimeoutError, TaskCancelled
             As for `result`.
         """
+        cell = self._cell
+        if cell.status == states.FINISHED and not self.client.asynchronous:
+            return None  # without a way to the loop and back
         return self.client._answer(self._exception(timeout))
 
     async def _exception(self, timeout: float | None) -> BaseException | None:
@@ -216,10 +219,14 @@ def wait_here(client: Client, cell: Cell, timeout: float | None) -> None:
     event = threading.Event()
     if not client._session.cells.watch(cell, event.set):
         return
-    with away():
-        came = event.wait(timeout)
+    came = False
+    try:
+        with away():
+            came = event.wait(timeout)
+    finally:
+        if not came:  # too late, or Ctrl-C
+            client._session.cells.unwatch(cell, event.set)
     if not came:
-        client._session.cells.unwatch(cell, event.set)
         raise TimeoutError(f"{cell.name} was not done within {timeout:g} s")
 
 

@@ -45,7 +45,7 @@ class TaskCalls(Connected):
     ) -> Future:
         """Run `func(*args, **kwargs)` on a worker; return its future at once.
 
-        Where some 256 MB of tasks wait in this process for room at the scheduler, it waits for half of them to leave.
+        Where some 64 MB of tasks wait in this process for room at the scheduler, it waits until some have left.
 
         Parameters
         ----------
@@ -243,7 +243,7 @@ class TaskCalls(Connected):
                 cell = cells.new(name, key)
                 cell.refs = 1
                 futures.append(future_of(self, cell))
-                inputs = self._numbers(references) if references else []
+                inputs = self._numbers(references) if references else ()
                 tasks.append([cell.number, key, digest, frames, inputs, priority, options])
             if tasks or functions:
                 session.post_tasks(functions, tasks)

@@ -13,6 +13,7 @@ import pytest
 from distributed_core import Client, Variable
 from distributed_core.client import backlog
 from distributed_core.client.blocking import LoopThread
+from distributed_core.client.cells import Cells
 from distributed_core.machines.scheduler import instructions
 from distributed_core.machines.scheduler.tasks import Erred, Held
 from distributed_core.messages import Failed, Finished, Reply, Request
@@ -107,6 +108,21 @@ def test_submit_waits_where_too_much_waits_already(narrow: Counting, monkeypatch
             most = max(most, session.backlog_bytes)
         assert most < 1_000_000 + 2_000
         assert sum(client.gather(futures)) == 5_000 * 4_999
+
+
+def test_who_waits_for_room_goes_on_when_a_small_part_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It releases nothing while it waits: all that ends meanwhile is held, here and at the scheduler."""
+    monkeypatch.setattr(backlog, "BACKLOG_BYTES_MAX", 8_000)
+    made = backlog.Backlog(Cells())
+    made.closed, made._wake = False, lambda: None
+    woken: list[int] = []
+    made._posted_bytes = 8_001
+    assert made._wants_room(lambda: woken.append(1))
+    for gone, expected in ((1_000, []), (1_001, [1])):
+        made.window.gone_bytes = gone
+        made._tell_of_room()
+        assert woken == expected
+    assert not made._wants_room(lambda: None)
 
 
 def test_who_waits_for_room_is_told_when_the_scheduler_goes(narrow: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
