@@ -135,14 +135,27 @@ class LocalCluster:
         """End the workers and the scheduler."""
         if not self._closed:
             self._closed = True
-            self._thread.run(self._stop())
-            self._thread.stop()
+            try:
+                self._thread.run(self._stop())
+            except BaseException:
+                # Ctrl-C: whoever cannot wait for an orderly end gets another one.
+                self._thread.run(self._stop_now())
+                raise
+            finally:
+                self._thread.stop()
 
     async def _stop(self) -> None:
         # First the workers: they would miss the scheduler, and say so.
         await asyncio.gather(*(worker.close() for worker in self._servers[1:]))
         for scheduler in self._servers[:1]:
             await scheduler.close()
+
+    async def _stop_now(self) -> None:
+        for worker in self._servers[1:]:
+            if getattr(worker, "process", None) is not None:
+                worker.process.kill()
+        for server in self._servers:
+            server.stop()
 
     def __enter__(self) -> LocalCluster:
         return self

@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 #: A task that asks its client for less than this keeps its seat.
 SHORT_S = 0.01
+#: What still runs on a loop that was stopped is cancelled, and has so long to end.
+LAST_S = 1.0
 
 
 class LoopThread:
@@ -28,11 +30,17 @@ class LoopThread:
             asyncio.set_event_loop(self.loop)
             self.loop.call_soon(ready.set)
             self.loop.run_forever()
+            _end_tasks(self.loop)
             self.loop.close()
 
         self._thread = threading.Thread(target=run, name=name, daemon=True)
         self._thread.start()
-        ready.wait()
+        try:
+            ready.wait()
+        except BaseException:
+            # Ctrl-C; whoever would stop it later does not get it.
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            raise
 
     def run(self, work: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
         """Run `work` on the loop and return its result.
@@ -69,6 +77,15 @@ class LoopThread:
         self.loop.call_soon_threadsafe(self.loop.stop)
         if threading.current_thread() is not self._thread:
             self._thread.join(5.0)
+
+
+def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel what still runs: somebody may wait for it in another thread, and nobody shall complain of it later."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.wait(tasks, timeout=LAST_S))
 
 
 def _wait_for(future: concurrent.futures.Future[T], timeout_s: float | None) -> T:

@@ -69,13 +69,16 @@ class Connected:
         self._thread: LoopThread | None = None
         self._closed = False
         if not asynchronous:
-            self._thread = LoopThread("client")
             try:
+                self._thread = LoopThread("client")
                 self._thread.run(self._enter())
             except BaseException:
                 self._closed = True
-                self._thread.stop()
-                self._end_cluster()
+                try:
+                    if self._thread is not None:
+                        self._thread.stop()
+                finally:
+                    self._end_cluster()
                 raise
             self._compare_versions(3)
             self._remember()
@@ -157,8 +160,12 @@ class Connected:
                 self._thread.run(self._session.close(), timeout)
             except TimeoutError:
                 logger.info("the scheduler did not take what was left for it")
-            self._thread.stop()
-            self._end_cluster()
+            finally:
+                # After Ctrl-C too.
+                try:
+                    self._thread.stop()
+                finally:
+                    self._end_cluster()
         return None
 
     async def _close_all(self) -> None:

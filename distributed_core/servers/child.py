@@ -25,6 +25,7 @@ def main() -> None:
     line.set_inheritable(False)
     # The nanny decides: a Ctrl-C at the terminal reaches every process of the group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     sys.exit(loops.run(_run(line)))
 
 

@@ -191,8 +191,15 @@ class Nanny(Server):
         ours.setblocking(False)
         argv = [sys.executable, "-m", "distributed_core.servers.child", str(theirs.fileno())]
         environment = {**os.environ, **self.env}
-        with theirs:
-            self.process = subprocess.Popen(argv, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment)
+        # A Ctrl-C at the terminal reaches every process of the group: also one that does not ignore it yet.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            with theirs:
+                self.process = subprocess.Popen(
+                    argv, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment
+                )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._line = ours
         self._memory_bytes, self._kill_reason, self._leaving = 0, "", False
         self._options["nanny_port"] = self.port
