@@ -26,6 +26,10 @@ import contextlib, os, sys, threading, time
 from distributed_core import Client, LocalCluster, Lock, Queue, as_completed, wait
 from distributed_core.client import backlog
 
+def say(*words):
+    # In one piece, whatever buffers there are: other processes write to the same pipe.
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+
 def never(path, *inputs):
     import os, time
     while not os.path.exists(path):
@@ -46,7 +50,7 @@ def tell_when_blocked(name):
             place = (id(frame), frame.f_lasti)
             same = same + 1 if place == last else 0
             last = place
-        print("blocked", name, flush=True)
+        say("blocked", name)
     threading.Thread(target=watch, daemon=True).start()
 
 def interrupted(name, call):
@@ -54,9 +58,9 @@ def interrupted(name, call):
     try:
         call()
     except KeyboardInterrupt:
-        print("interrupted", name, flush=True)
+        say("interrupted", name)
     else:
-        print("returned", name, flush=True)
+        say("returned", name)
 """
 
 CALLS = """
@@ -92,7 +96,7 @@ with LocalCluster(1, 2) as cluster, cluster.client() as client:
         lock.release()
     open(folder + "/gate", "w").close()
     assert client.gather([stuck, held], errors="raise") == [folder + "/gate", 1]
-print("closed", flush=True)
+say("closed")
 """
 
 CLOSING = """
@@ -101,12 +105,12 @@ cluster = LocalCluster(1, 1)
 client = cluster.client()
 os.kill(client.submit(os.getpid).result(), signal.SIGSTOP)
 interrupted("close", cluster.close)
-print("closed", flush=True)
+say("closed")
 """
 
 CONNECTING = """
 interrupted("connect", lambda: Client(sys.argv[1], timeout=1000, reconnect_timeout=1000))
-print("closed", threading.active_count() <= 3, flush=True)
+say("closed", threading.active_count() <= 3)
 """
 
 STARTING = """
@@ -115,7 +119,7 @@ connected.OWN_WORKERS_TIMEOUT_S = 1000
 from distributed_core.servers import nanny
 nanny.sys = type("Slow", (), {"executable": sys.argv[1], "exc_info": sys.exc_info})
 interrupted("start", lambda: Client(n_workers=2, threads_per_worker=1))
-print("closed", flush=True)
+say("closed")
 """
 
 
@@ -219,7 +223,7 @@ def test_ctrl_c_while_a_client_connects(start: Starts) -> None:
 def test_ctrl_c_while_a_cluster_starts(start: Starts, tmp_path: Path) -> None:
     """Its workers are processes that never say anything, and do not ignore the signal yet."""
     slow = tmp_path / "slow"
-    slow.write_text(f"#!{sys.executable}\nimport time\nprint('begun', flush=True)\ntime.sleep(1000)\n")
+    slow.write_text(f"#!{sys.executable}\nimport os, time\nos.write(1, b'begun\\n')\ntime.sleep(1000)\n")
     slow.chmod(0o700)
     program = start("-c", FOREGROUND + PRELUDE + STARTING, str(slow))
     lines = {program.line() for _ in range(3)}
