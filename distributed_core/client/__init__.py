@@ -1,7 +1,7 @@
 """The client: futures, and one connection to the scheduler.
 
-cells.py     what a client knows of each of its futures
-session.py   the connection, on a loop
+cells.py     futures as user threads see them, beside `machines/client`
+session.py   the machine's shell: the connection, on a loop
 future.py    Future
 client.py    Client, blocking or asynchronous over the same session
 waiting.py   wait, as_completed

@@ -7,12 +7,10 @@ import threading
 from collections.abc import Callable
 
 from distributed_core.client.cells import Cells
-from distributed_core.client.window import Window
 from distributed_core.context import away
 from distributed_core.errors import ConnectionLost
+from distributed_core.machines.client import ClientMachine
 
-#: The window of a scheduler that tells none: tasks, and bytes of their payloads.
-WINDOW = (100_000, 64 << 20)
 #: Where more bytes of tasks wait in this process, whoever submits waits too.
 BACKLOG_BYTES_MAX = 64 << 20
 #: Until this part of it has left. Small: who waits releases nothing meanwhile, and what ends is held by everybody.
@@ -31,11 +29,11 @@ class Backlog:
     closed: bool
     _wake: Callable[[], None]
 
-    def __init__(self, cells: Cells) -> None:
-        self.window = Window(*WINDOW)
+    def __init__(self, cells: Cells, machine: ClientMachine) -> None:
+        self.window = machine.window
+        self._machine = machine
         self._lock = cells.lock
         self._cells = cells
-        self._posted_bytes = 0
         self._room_waiters: list[Callable[[], None]] = []
         self._late: list[tuple[int, asyncio.Future[None]]] = []
         self._thread = 0
@@ -43,7 +41,7 @@ class Backlog:
     @property
     def backlog_bytes(self) -> int:
         """How many bytes of tasks wait in this process, about."""
-        return self._posted_bytes - self.window.gone_bytes
+        return self._machine.posted_bytes - self.window.gone_bytes
 
     def _tell_of_room(self) -> None:
         """Wake who waited for what has happened by now."""

@@ -10,35 +10,30 @@ import threading
 from collections.abc import Callable
 
 from distributed_core import errors
+from distributed_core.machines.client import machine
+from distributed_core.machines.client.futures import CANCELLED, ERROR, FINISHED, LOST, PENDING, FutureRecord
 from distributed_core.protocol import payload as payloads
 
-PENDING, FINISHED, ERROR, CANCELLED, LOST = "pending", "finished", "error", "cancelled", "lost"
+__all__ = ["CANCELLED", "ERROR", "FINISHED", "LOST", "PENDING", "Cell", "Cells"]
 
 
-class Cell:
-    """One future of the client, as the scheduler counts it.
+class Cell(FutureRecord):
+    """One future of the client, with what the machine need not know of it.
 
     Attributes
     ----------
-    number
-        Its number on the wire.
     name
         The function's name, from which the key is made where the user gave none.
-    status
-        `pending`, `finished`, `error`, `cancelled` or `lost`.
-    payload
-        The result as it came, where it was small; else None, and the data is on a worker.
-    reason
-        (kind, text, payload) where it failed.
     waiters
         Called, without arguments, when it is no longer pending.
     refs
         How many `Future` objects there are of it.
     """
 
-    __slots__ = ("key", "name", "nbytes", "number", "payload", "reason", "refs", "status", "task", "waiters")
+    __slots__ = ("key", "name", "refs", "task", "waiters")
 
     def __init__(self, number: int, name: str, key: str | None) -> None:
+        # Not by a call of the parent's: one is made for each task.
         self.number = number
         self.name = name
         self.key = key
@@ -113,19 +108,23 @@ class Cells:
 
     def finish(self, cell: Cell, status: str) -> None:
         """Give the cell its status and wake who waits for it."""
+        cell.status = status
+        self.settle(cell)
+
+    def settle(self, cell: Cell) -> None:
+        """The cell has its status: wake who waits for it.
+
+        Whoever begins to wait afterwards sees the status, and who did before is among the waiters.
+        """
         with self.lock:
-            cell.status = status
             waiters, cell.waiters = cell.waiters, None
         for wake in waiters or ():
             wake()
 
     def reopen(self, cell: Cell) -> None:
-        """The result was lost and is being computed again, or the failed task is tried again."""
+        """The failed task is tried again."""
         with self.lock:
-            if cell.status in (FINISHED, ERROR):
-                cell.status = PENDING
-                cell.payload = None
-                cell.reason = None
+            machine.reopen(cell)
 
     def watch(self, cell: Cell, wake: Callable[[], None]) -> bool:
         """Let `wake` be called when the cell is no longer pending; return False if that is so already."""
@@ -158,10 +157,3 @@ class Cells:
         if cell.key is not None and self.by_key.get(cell.key) is cell:
             del self.by_key[cell.key]
         return True
-
-    def close(self, reason: str) -> None:
-        """No news will come any more: whatever is pending is lost."""
-        for cell in list(self.by_number.values()):
-            if cell.status == PENDING:
-                cell.reason = ("SchedulerLost", reason, None)
-                self.finish(cell, LOST)

@@ -16,8 +16,6 @@ from distributed_core.client import cells as states
 from distributed_core.client.backlog import Backlog
 from distributed_core.client.bulk import Bulk
 from distributed_core.client.cells import Cell, Cells
-from distributed_core.client.lineage import Lineage
-from distributed_core.client.window import TASK_BYTES, payload_bytes
 from distributed_core.comm.address import Address, format_address
 from distributed_core.comm.channel import Channel, open_channel
 from distributed_core.comm.credential import Credential
@@ -27,16 +25,15 @@ from distributed_core.errors import (
     EngineError,
     ProtocolError,
 )
+from distributed_core.machines.client import ClientMachine, events, instructions
+from distributed_core.machines.client.machine import CHUNK_TASKS
 from distributed_core.versions import own_versions
 
 logger = logging.getLogger(__name__)
 
-#: Tasks in one message at most, so that the scheduler's loop is never busy with one for long.
-CHUNK_TASKS = 500
-
 
 class Session(Backlog):
-    """One connection to the scheduler, and the futures that live by it.
+    """A `ClientMachine` with its connection to the scheduler, and the futures that live by it.
 
     Parameters
     ----------
@@ -66,7 +63,7 @@ class Session(Backlog):
         self.reconnect_timeout_s = reconnect_timeout_s
         self.id = os.urandom(4).hex()
         self.cells = Cells()
-        self._lineage = Lineage()
+        self.machine = ClientMachine(self.cells.by_number, reconnect_timeout_s)
         self.closed = False
         self.scheduler_id = ""
         #: What the scheduler told when it welcomed this client.
@@ -74,21 +71,18 @@ class Session(Backlog):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._channel: Channel | None = None
         self._listener: asyncio.Task[None] | None = None
-        self._outbox: list[Any] = []
-        super().__init__(self.cells)
+        super().__init__(self.cells, self.machine)
         self._released: deque[Cell] = deque()
         #: Released while somebody waited for them.
         self._missed: list[Cell] = []
         self._waking = False
         self._callbacks: ThreadPoolExecutor | None = None
-        #: What is to run to its end, held until then: another scheduler would have to be told of it.
+        #: What is to run to its end, held until then.
         self._vowed: dict[int, Cell] = {}
         #: Topics of events that it subscribed to.
         self.topics: dict[str, None] = {}
         #: Done when there is a connection again, or none will be.
         self._back: asyncio.Event = asyncio.Event()
-        self._farewell = ""
-        self._workers_known = 0
         self.bulk = Bulk(self)
         #: What to call with a `Notice`, by its topic; the scheduler's own warnings are a topic too.
         self.listeners: dict[str, list[Callable[[messages.Notice], Any]]] = {"warning": [_warn]}
@@ -105,8 +99,8 @@ class Session(Backlog):
         """
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self._channel = await self._connect(timeout_s, returns=False)
-        self._back.set()
+        self._take(await self._connect(timeout_s, returns=False))
+        assert self._channel is not None
         self._listener = self._loop.create_task(self._listen(self._channel))
 
     async def _connect(self, timeout_s: float, returns: bool) -> Channel:
@@ -140,28 +134,28 @@ class Session(Backlog):
     async def _listen(self, channel: Channel) -> None:
         reason = "the client was closed"
         try:
-            while True:
+            while not self.closed:
                 try:
                     while True:
-                        self._hear(await channel.read())
+                        self._feed(events.Heard(await channel.read()))
                 except (ConnectionLost, ProtocolError) as error:
                     reason = f"the scheduler at {format_address(self.address)} is gone ({error})"
                     self._lose(channel, reason)
-                    if self._farewell or not self.reconnect_timeout_s:
-                        reason = self._farewell or reason
-                        break
-                    logger.warning("%s; looking for it for %g s", reason, self.reconnect_timeout_s)
-                    channel = await self._connect(self.reconnect_timeout_s, returns=True)
-                    self._come_back(channel)
+                    search_s = self._feed(events.Disconnected(reason))
+                if not self.closed:
+                    logger.warning("%s; looking for it for %g s", reason, search_s)
+                    channel = await self._connect(search_s, returns=True)
+                    self._take(channel)
+                    logger.warning("the scheduler at %s is back", format_address(self.address))
         except asyncio.CancelledError:
             reason = "the client was closed"
         except EngineError as error:
             reason = f"{reason}, and did not come back: {error}"
         finally:
-            self.closed = True
             self._lose(channel, reason)
+            if not self.machine.closed:
+                self._feed(events.SearchEnded(reason))
             self._back.set()
-            self.cells.close(reason)
             self._make_room()
 
     def _lose(self, channel: Channel, reason: str) -> None:
@@ -171,47 +165,51 @@ class Session(Backlog):
         self._back.clear()
         self.bulk.lose(reason)
 
-    def _come_back(self, channel: Channel) -> None:
-        """Say again all that still counts, to a scheduler that may never have heard of it."""
-        cells = self.cells
-        with cells.lock:
+    def _take(self, channel: Channel) -> None:
+        """There is a connection: first goes what has to be said again, then what waited."""
+        assert self._loop is not None
+        with self.cells.lock:
             self.settle_releases()
-            known = dict(cells.by_number)
-            words = list(self._lineage.words(CHUNK_TASKS, self._is_cancelled, self._is_unsent(self._outbox)))
-        for cell in known.values():
-            if cell.status == states.FINISHED and cell.payload is None:
-                cells.reopen(cell)
-        for message in words:
-            channel.send(message)
-            if type(message) is messages.Submission:
-                for number in [task[0] for task in message.tasks]:
-                    failed = known.get(number)
-                    if failed is not None and failed.status == states.ERROR and failed.reason is not None:
-                        channel.send(messages.Ruin(number, *failed.reason))
-                channel.stream.flush()
-        if self._vowed:
-            channel.send(messages.Vow(list(self._vowed)))
+            asked = self.machine.handle(events.Connected(self.scheduler_id), self._loop.time())
+        self._channel = channel
+        for each in asked:
+            if type(each) is instructions.Send:
+                self._send(each.messages)
         for topic in self.topics:
             channel.send(messages.Request(0, "subscribe", {"topic": topic}))
-        channel.send(messages.Reunion(self._workers_known))
-        self._channel = channel
         self._back.set()
-        logger.warning("the scheduler at %s is back", format_address(self.address))
         self._flush()
 
-    def _is_cancelled(self, number: int) -> bool:
-        cell = self.cells.by_number.get(number)
-        return cell is not None and cell.status == states.CANCELLED
+    def _feed(self, event: events.ClientEvent) -> float:
+        """Give the machine an event and do what it asks for; return how long to look for the scheduler, if it does."""
+        assert self._loop is not None
+        search_s = 0.0
+        for asked in self.machine.handle(event, self._loop.time()):
+            if type(asked) is instructions.Settle:
+                settle = self.cells.settle
+                for future in asked.futures:
+                    settle(future)
+            elif type(asked) is instructions.Send:
+                self._send(asked.messages)
+            elif type(asked) is instructions.Deliver:
+                self._deliver(asked.messages)
+            elif type(asked) is instructions.Flush:
+                self._wake()
+            elif type(asked) is instructions.Search:
+                search_s = asked.timeout_s
+            elif type(asked) is instructions.Close:
+                self.closed = True
+        return search_s
 
-    def _is_unsent(self, outbox: list[Any]) -> Callable[[int], bool]:
-        """Return what tells whether the scheduler will hear of a number by itself, in its turn."""
-        numbers: set[int] = set()
-        for message in outbox:
-            if type(message) is messages.Submission:
-                numbers.update(task[0] for task in message.tasks)
-            elif type(message) in (messages.Wish, messages.Scattering):
-                numbers.update(item[0] for item in message.items)
-        return lambda number: number in numbers or self.window.keeps(number)
+    def _send(self, words: list[Any]) -> None:
+        channel = self._channel
+        if channel is None:
+            return
+        for message in words:
+            channel.send(message)
+            if _weight(message) >= CHUNK_TASKS // 2:
+                # A packet of its own: the scheduler opens each in one go, and others wait meanwhile.
+                channel.stream.flush()
 
     async def close(self) -> None:
         """Send what is queued, then leave; the scheduler drops this client's futures."""
@@ -231,22 +229,14 @@ class Session(Backlog):
 
     def post(self, message: Any) -> None:
         """Queue a message; under the cells' lock, where it makes or releases futures."""
-        self._lineage.note(message)
-        self._outbox.append(message)
+        self.machine.post(message)
         self._wake()
 
     def post_tasks(self, functions: list[Any], tasks: list[Any]) -> None:
         """Queue new functions and tasks; called under the cells' lock, so that their order is that of their numbers."""
-        self._lineage.add(functions, tasks)
-        for task in tasks:
-            self._posted_bytes += payload_bytes(task[3]) + TASK_BYTES
-        last = self._outbox[-1] if self._outbox else None
-        if type(last) is messages.Submission and len(last.tasks) + len(tasks) <= CHUNK_TASKS:
-            last.functions.extend(functions)
-            last.tasks.extend(tasks)
-        else:
-            self._outbox.append(messages.Submission(functions, tasks))
-        self._wake()
+        self.machine.post_tasks(functions, tasks)
+        if not self._waking:
+            self._wake()
 
     def vow(self, vowed: list[Cell]) -> None:
         """These are to run to their end, whoever lets go of them, and this client too."""
@@ -257,6 +247,7 @@ class Session(Backlog):
                     continue
                 cell.refs += 1
                 self._vowed[cell.number] = cell
+                self.machine.vowed[cell.number] = None
             self.cells.call_when_done(cell, lambda each=cell: self._keep_vow(each))  # type: ignore[misc]
 
     def _keep_vow(self, cell: Cell) -> None:
@@ -265,11 +256,11 @@ class Session(Backlog):
 
     def has_function(self, digest: bytes) -> bool:
         """Tell whether this function is on its way to the scheduler, or there."""
-        return self._lineage.knows(digest)
+        return self.machine.lineage.knows(digest)
 
     def needs_function(self, digest: bytes) -> bool:
         """Tell whether the scheduler does not have this function yet; called under the cells' lock."""
-        return not self._lineage.knows(digest)
+        return not self.machine.lineage.knows(digest)
 
     def release(self, cell: Cell) -> None:
         """One `Future` of the cell is gone. The garbage collector calls it, anywhere: it takes no lock."""
@@ -292,19 +283,12 @@ class Session(Backlog):
         with self.cells.lock:
             self.settle_releases()
             missed, self._missed = self._missed, []
-            # The list stays the same one: another thread may be about to append to it.
-            outbox = self._outbox[:]
-            del self._outbox[: len(outbox)]
+            posted = self.machine.drain()
         for cell in missed:
             # Somebody waits for what another thread released: there will be no more news of it.
             cell.reason = ("TaskCancelled", "its last future was released", None)
             self.cells.finish(cell, states.CANCELLED)
-        channel = self._channel
-        for message in self.window.take(outbox):
-            channel.send(message)
-            if _weight(message) >= CHUNK_TASKS // 2:
-                # A packet of its own: the scheduler opens each in one go, and others wait meanwhile.
-                channel.stream.flush()
+        self._feed(events.Posted(posted))
         self._tell_of_room()
 
     def settle_releases(self) -> None:
@@ -319,50 +303,19 @@ class Session(Backlog):
                 gone.append(cell.number)
                 if cell.waiters:
                     self._missed.append(cell)
-        for start in range(0, len(gone), CHUNK_TASKS):
-            release = messages.Release(gone[start : start + CHUNK_TASKS])
-            self._lineage.note(release)
-            self._outbox.append(release)
+        if gone:
+            self.machine.release(gone)
 
     # --- from the scheduler -----------------------------------------------------------------------
 
-    def _hear(self, batch: list[Any]) -> None:
-        cells = self.cells
-        window = self.window
+    def _deliver(self, batch: list[Any]) -> None:
         for message in batch:
-            kind = type(message)
-            if kind is messages.Notice:
+            if type(message) is messages.Notice:
                 self._notice(message)
-                continue
-            if kind is messages.Roster:
-                self._workers_known = message.workers
-                continue
-            if kind is messages.Farewell:
-                self._farewell = message.reason
-                continue
-            if kind is not messages.Pending:
-                window.done(message.number)
-            cell = cells.by_number.get(message.number)
-            if kind is messages.Placement:
+            elif type(message) is messages.Placement:
                 self.bulk.placed(message)
-            elif cell is None:
-                continue
-            elif kind is messages.Finished:
-                if message.payload is not None or cell.status != states.FINISHED:
-                    cell.payload = message.payload
-                cell.nbytes = message.nbytes
-                cells.finish(cell, states.FINISHED)
-            elif kind is messages.Failed:
-                cell.reason = (message.kind, message.text, message.payload)
-                cells.finish(cell, states.ERROR)
+            else:
                 self.bulk.not_placed(message)
-            elif kind is messages.Pending:
-                cells.reopen(cell)
-            elif kind is messages.Cancelled:
-                cell.reason = ("TaskCancelled", message.reason, None)
-                cells.finish(cell, states.CANCELLED)
-        if window.blocked:
-            self._wake()
 
     def _notice(self, message: messages.Notice) -> None:
         for handle in self.listeners.get(message.topic, ()):

@@ -21,8 +21,8 @@ from distributed_core.client.cells import Cell
 from distributed_core.client.compiling import Compiler
 from distributed_core.client.future import Future
 from distributed_core.client.names import name_of
-from distributed_core.client.session import CHUNK_TASKS
 from distributed_core.errors import NotSerializable, UsageError
+from distributed_core.machines.client.machine import CHUNK_TASKS
 from distributed_core.protocol import payload as payloads
 from distributed_core.protocol.programs import GraphCall, GraphProgram
 

@@ -15,8 +15,8 @@ from distributed_core.client.executing import ClientExecutor
 from distributed_core.client.freshness import record
 from distributed_core.client.future import Future, content_key, flat_futures, future_of
 from distributed_core.client.options import annotations_here, task_options
-from distributed_core.client.session import CHUNK_TASKS
 from distributed_core.errors import UsageError
+from distributed_core.machines.client.machine import CHUNK_TASKS
 from distributed_core.messages import Cancellation, Retrial, Wish
 from distributed_core.protocol import payload as payloads
 from distributed_core.protocol.actors import make_actor

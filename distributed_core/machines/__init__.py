@@ -1,4 +1,4 @@
-"""Pure machines: what scheduler, worker and nanny decide, without IO, clock, randomness, threads or logs.
+"""Pure machines: what scheduler, worker, nanny and client decide, without IO, clock, randomness, threads or logs.
 
 The contract: `machine.handle(event, now) -> list of instructions`. `now` is seconds of a monotonic clock. An event
 says what happened (`WorkerLost`), an instruction asks for an effect (`Send`); a timer is an instruction too. The

@@ -14,6 +14,7 @@ from distributed_core import Client, Variable
 from distributed_core.client import backlog
 from distributed_core.client.blocking import LoopThread
 from distributed_core.client.cells import Cells
+from distributed_core.machines.client import ClientMachine
 from distributed_core.machines.scheduler import instructions
 from distributed_core.machines.scheduler.tasks import Erred, Held
 from distributed_core.messages import Failed, Finished, Reply, Request
@@ -113,10 +114,10 @@ def test_submit_waits_where_too_much_waits_already(narrow: Counting, monkeypatch
 def test_who_waits_for_room_goes_on_when_a_small_part_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """It releases nothing while it waits: all that ends meanwhile is held, here and at the scheduler."""
     monkeypatch.setattr(backlog, "BACKLOG_BYTES_MAX", 8_000)
-    made = backlog.Backlog(Cells())
+    made = backlog.Backlog(Cells(), ClientMachine({}))
     made.closed, made._wake = False, lambda: None
     woken: list[int] = []
-    made._posted_bytes = 8_001
+    made._machine.posted_bytes = 8_001
     assert made._wants_room(lambda: woken.append(1))
     for gone, expected in ((1_000, []), (1_001, [1])):
         made.window.gone_bytes = gone

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distributed_core import messages
-from distributed_core.client.lineage import Lineage
+from distributed_core.machines.client.lineage import Lineage
 
 F, G = b"f", b"g"
 

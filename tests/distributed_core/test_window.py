@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from distributed_core.client.window import TASK_BYTES, Window
+from distributed_core.machines.client.window import TASK_BYTES, Window
 from distributed_core.messages import Cancellation, Release, Submission, Vow, Wish
 
 ROOM = 1 << 30

@@ -145,7 +145,12 @@ def on_release(ledger: Ledger, client: ClientPeer, message: messages.Release) ->
 
 
 def on_cancellation(ledger: Ledger, client: ClientPeer, message: messages.Cancellation) -> None:
-    transitions.cancel(ledger, client, numbers_of(message.numbers), force=message.force, reason=message.reason)
+    numbers = numbers_of(message.numbers)
+    for number in numbers:
+        if number not in client.tasks:
+            # A client says it again to another scheduler until it has an answer.
+            ledger.send(client.id, messages.Cancelled(number, message.reason))
+    transitions.cancel(ledger, client, numbers, force=message.force, reason=message.reason)
 
 
 def on_retrial(ledger: Ledger, client: ClientPeer, message: messages.Retrial) -> None:

@@ -46,7 +46,7 @@ class Window:
         self.open: dict[int, int] = {}
         self.gone_bytes = 0
         self.peak = 0
-        self._open_bytes = 0
+        self.open_bytes = 0
         self._backlog: deque[Any] = deque()
         self._waiting: dict[int, Any] = {}
         self._keys: dict[str, int] = {}
@@ -81,7 +81,7 @@ class Window:
         """There is news of a task's end."""
         nbytes = self.open.pop(number, None)
         if nbytes is not None:
-            self._open_bytes -= nbytes
+            self.open_bytes -= nbytes
 
     def take(self, outbox: list[Any]) -> list[Any]:
         """Return what is to be sent now, in order, after these messages were posted too."""
@@ -111,7 +111,7 @@ class Window:
 
     def _submit(self, message: messages.Submission) -> messages.Submission | None:
         """Send as much of a submission as there is room for; return the rest."""
-        tasks, sizes, held = message.tasks, self.open, self._open_bytes
+        tasks, sizes, held = message.tasks, self.open, self.open_bytes
         place = 0
         for task in tasks:
             nbytes = payload_bytes(task[3]) + TASK_BYTES
@@ -120,8 +120,8 @@ class Window:
             sizes[task[0]] = nbytes
             held += nbytes
             place += 1
-        self.gone_bytes += held - self._open_bytes
-        self._open_bytes = held
+        self.gone_bytes += held - self.open_bytes
+        self.open_bytes = held
         if len(sizes) > self.peak:
             self.peak = len(sizes)
         if place == len(tasks):

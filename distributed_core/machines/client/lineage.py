@@ -24,25 +24,25 @@ class Lineage:
 
     def __init__(self) -> None:
         #: By number: a task as it was submitted, scattered data, or the key of a task of others.
-        self._entries: dict[int, list[Any] | Datum | str] = {}
+        self.entries: dict[int, list[Any] | Datum | str] = {}
         #: How many entries have this one as an input.
-        self._users: dict[int, int] = {}
+        self.users: dict[int, int] = {}
         #: Released, and still an input of others.
-        self._let_go: dict[int, None] = {}
+        self.let_go: dict[int, None] = {}
         self._functions: dict[bytes, list[Any]] = {}
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)
 
     def add(self, functions: list[Any], tasks: list[Any]) -> None:
         """Remember what was submitted; the lists are as those of `Submission`."""
         for function in functions:
             self._functions[function[0]] = function
-        entries = self._entries
+        entries = self.entries
         for task in tasks:
             entries[task[0]] = task
             for each in task[4]:
-                self._users[each] = self._users.get(each, 0) + 1
+                self.users[each] = self.users.get(each, 0) + 1
 
     def note(self, message: Any) -> None:
         """Remember what else was said that counts."""
@@ -50,27 +50,27 @@ class Lineage:
         if kind is messages.Release:
             self._release(message.numbers)
         elif kind is messages.Wish:
-            self._entries.update((number, key) for number, key in message.items)
+            self.entries.update((number, key) for number, key in message.items)
         elif kind is messages.Scattering:
-            self._entries.update((number, Datum(key, nbytes)) for number, key, nbytes in message.items)
+            self.entries.update((number, Datum(key, nbytes)) for number, key, nbytes in message.items)
 
     def _release(self, numbers: list[int]) -> None:
         stack = list(numbers)
         while stack:
             number = stack.pop()
-            if number in self._users:
-                if number in self._entries:
-                    self._let_go[number] = None
+            if number in self.users:
+                if number in self.entries:
+                    self.let_go[number] = None
                 continue
-            self._let_go.pop(number, None)
-            entry = self._entries.pop(number, None)
+            self.let_go.pop(number, None)
+            entry = self.entries.pop(number, None)
             if type(entry) is not list:
                 continue
             for each in entry[4]:
-                self._users[each] -= 1
-                if not self._users[each]:
-                    del self._users[each]
-                    if each in self._let_go:
+                self.users[each] -= 1
+                if not self.users[each]:
+                    del self.users[each]
+                    if each in self.let_go:
                         stack.append(each)
 
     def words(self, at_once: int, cancelled: Callable[[int], bool], unsent: Callable[[int], bool]) -> Iterator[Any]:
@@ -82,7 +82,7 @@ class Lineage:
         functions: list[Any] = []
         tasks: list[Any] = []
         needed: set[int] = set()
-        for number, entry in list(self._entries.items()):
+        for number, entry in list(self.entries.items()):
             if cancelled(number):
                 continue
             if type(entry) is list:
@@ -105,7 +105,7 @@ class Lineage:
                 yield messages.Wish([[number, entry]])
         if tasks or functions:
             yield messages.Submission(functions, tasks)
-        let_go = [number for number in self._let_go if number not in needed and not unsent(number)]
+        let_go = [number for number in self.let_go if number not in needed and not unsent(number)]
         if let_go:
             yield messages.Release(let_go)
         self._functions = {digest: self._functions[digest] for digest in known}
