@@ -1,18 +1,15 @@
 """Every word on the wire, by direction.
 
-A message is a named tuple; on the wire it is an array whose first element is its place in `WORDS`. So a new word goes
-to the end of that tuple, and a changed one raises `PROTOCOL_VERSION`. What a message carries of the user's (`Payload`)
-is opaque to the scheduler, which forwards it and never opens it.
+A message is a named tuple; on the wire it is an array whose first element is its place in `WORDS`, see
+`protocol/plain.py`. So a new word goes to the end of that tuple, and a changed one raises `PROTOCOL_VERSION`. What a
+message carries of the user's (`Payload`) is opaque to the scheduler, which forwards it and never opens it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from distributed_core.errors import ProtocolError
-
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 
 Payload = bytes | list[Any]
 """What the scheduler never opens: bytes, or a list of frames that are bytes or out-of-band buffers of the codec."""
@@ -266,6 +263,12 @@ class Disposal(NamedTuple):
     tasks: list[int]
 
 
+class Audit(NamedTuple):
+    """Say all that is there: the books of both sides differ. `Stocktaking` is the answer."""
+
+    serial: int
+
+
 # --- worker to scheduler --------------------------------------------------------------------------
 
 
@@ -381,6 +384,37 @@ class MemoryState(NamedTuple):
     spilled_bytes: int
 
 
+class Tally(NamedTuple):
+    """What the worker believes, summed up, to be compared.
+
+    It has applied so many messages of the scheduler's machine on this connection. Of what it holds, of the runs that
+    count and of those that linger: how many there are, and the sum of their numbers.
+    """
+
+    applied: int
+    held: int
+    held_sum: int
+    runs: int
+    runs_sum: int
+    lingering: int
+    lingering_sum: int
+
+
+class Stocktaking(NamedTuple):
+    """A part of the answer to `Audit`, or the `last` one.
+
+    `applied` is as in `Tally`, the question included. `[task, bytes]` that are held, `[task, run]` that count, and runs
+    that linger.
+    """
+
+    serial: int
+    applied: int
+    held: list[Any]
+    runs: list[Any]
+    lingering: list[int]
+    last: bool
+
+
 WORDS: tuple[type[Any], ...] = (
     Hello,
     Welcome,
@@ -429,50 +463,7 @@ WORDS: tuple[type[Any], ...] = (
     Presence,
     Farewell,
     MemoryState,
+    Audit,
+    Tally,
+    Stocktaking,
 )
-
-_NUMBER_OF = {word: number for number, word in enumerate(WORDS)}
-_TYPES: dict[str, Any] = {
-    "int": int,
-    "str": str,
-    "bool": bool,
-    "bytes": bytes,
-    "float": (float, int),
-    "dict[str, Any]": dict,
-    "list[Any]": list,
-    "list[int]": list,
-    "Payload": (bytes, list),
-    "list[Any] | None": (list, type(None)),
-    "Payload | None": (bytes, list, type(None)),
-    "Any": object,
-}
-_SHAPES: tuple[tuple[Any, ...], ...] = tuple(
-    tuple(_TYPES[str(getattr(field, "__forward_arg__", field))] for field in word.__annotations__.values())
-    for word in WORDS
-)
-_MAKERS: tuple[Callable[[Iterable[Any]], Any], ...] = tuple(word._make for word in WORDS)
-
-
-def to_plain(message: Any) -> tuple[Any, ...]:
-    """Return `message` as the array that travels."""
-    return (_NUMBER_OF[type(message)], *message)
-
-
-def from_plain(plain: Any) -> Any:
-    """Return the message that `plain`, an array off the wire, stands for.
-
-    Raises
-    ------
-    ProtocolError
-        The array is no message: an unknown word, or fields of the wrong number or type.
-    """
-    if type(plain) is not list or not plain:
-        raise ProtocolError("the peer sent something that is not a message")
-    number = plain[0]
-    if type(number) is not int or not 0 <= number < len(WORDS):
-        raise ProtocolError(f"the peer sent the unknown word {number!r:.40}")
-    fields = plain[1:]
-    shape = _SHAPES[number]
-    if len(fields) != len(shape) or not all(map(isinstance, fields, shape)):
-        raise ProtocolError(f"the peer sent a malformed {WORDS[number].__name__}")
-    return _MAKERS[number](fields)

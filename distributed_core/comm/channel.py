@@ -13,6 +13,7 @@ from distributed_core.comm.credential import Credential
 from distributed_core.comm.stream import Stream
 from distributed_core.errors import ConnectError, ConnectionLost, ProtocolError, Refused, RemoteError
 from distributed_core.protocol.codec import encode
+from distributed_core.protocol.plain import from_plain, to_plain
 
 
 class Channel:
@@ -33,7 +34,7 @@ class Channel:
 
     def send(self, message: Any) -> None:
         """Queue `message`; it leaves with the next turn of the loop."""
-        self.stream.send(messages.to_plain(message))
+        self.stream.send(to_plain(message))
 
     async def read(self) -> list[Any]:
         """Return the next batch of messages that are not replies; it may be empty.
@@ -47,7 +48,7 @@ class Channel:
             early, self.early = self.early, []
             return early
         try:
-            batch = [messages.from_plain(plain) for plain in await self.stream.receive()]
+            batch = [from_plain(plain) for plain in await self.stream.receive()]
         except (ConnectionLost, ProtocolError) as error:
             self.fail(error)
             raise

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, MutableMapping
 from typing import TypeVar, overload
 
+from distributed_core.machines.sums import summed
+
 V = TypeVar("V")
 D = TypeVar("D")
 
@@ -70,3 +72,8 @@ class Pages(MutableMapping[int, V]):
 
     def __bool__(self) -> bool:
         return bool(self._pages)
+
+    @property
+    def summed(self) -> int:
+        """The sum of the keys, in 63 bits; some 10 ns for each."""
+        return summed(map(sum, self._pages.values()))

@@ -312,6 +312,7 @@ class Worker(Server):
             return
         if self.scheduler is not None:
             self.scheduler.send(messages.Heartbeat(self.memory.metrics()))
+            self.feed(events.HeartbeatDue())
         self.loop.call_later(self.settings.heartbeat_interval_s, self._heartbeat, registration)
 
     async def closing(self) -> None:

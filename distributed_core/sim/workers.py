@@ -103,7 +103,9 @@ class SimulatedWorker(Process):
 
     def _beat(self, registration: int) -> None:
         if registration == self.registration and self.connection is not None:
-            self.connection.up.send([messages.Heartbeat({})], idle=True)
+            asked = self.machine.handle(events.HeartbeatDue(), self.now)
+            said = [message for each in asked if type(each) is instructions.Report for message in each.messages]
+            self.connection.up.send([messages.Heartbeat({}), *said], idle=True)
             self.after(SETTINGS.heartbeat_interval_s, lambda: self._beat(registration), timer=True, idle=True)
 
     # --- the loop around the machine --------------------------------------------------------------

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from distributed_core import messages
+from distributed_core.protocol.plain import from_plain, to_plain
 
 Action = Callable[[], None]
 
@@ -139,10 +139,10 @@ class Link:
 
     def send(self, batch: list[Any], *, idle: bool = False) -> None:
         """Send a batch of messages, copied through the plain form that the wire has."""
-        packet = [_copy(messages.to_plain(message)) for message in batch]
+        packet = [_copy(to_plain(message)) for message in batch]
 
         def arrive() -> None:
-            self._deliver([messages.from_plain(plain) for plain in packet])
+            self._deliver([from_plain(plain) for plain in packet])
 
         self.carry(arrive, idle=idle)
 

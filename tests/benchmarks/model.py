@@ -22,6 +22,7 @@ from distributed_core.machines.worker import events as worker_events
 from distributed_core.machines.worker import instructions as worker_instructions
 from distributed_core.protocol.codec import decode, encode
 from distributed_core.protocol.framing import Decoder, encode_packet
+from distributed_core.protocol.plain import from_plain, to_plain
 
 #: One way over the network, and how long what is sent waits for more to leave with it: a turn of a busy loop.
 WAY_S = 0.0002
@@ -155,7 +156,7 @@ class ModelCluster:
 
     def _over(self, way: str, batch: list[Any]) -> list[Any]:
         """Send a batch as one packet; return it as it arrives."""
-        pieces = encode_packet(encode([messages.to_plain(message) for message in batch]))
+        pieces = encode_packet(encode([to_plain(message) for message in batch]))
         self.counts[f"{way}: packets"] += 1
         self.counts[f"{way}: messages"] += len(batch)
         self.counts[f"{way}: bytes"] += sum(map(len, pieces))
@@ -163,7 +164,7 @@ class ModelCluster:
         decoder.feed(b"".join(pieces))
         frames = decoder.next_packet()
         assert frames is not None
-        return [messages.from_plain(plain) for plain in decode(frames)]
+        return [from_plain(plain) for plain in decode(frames)]
 
     def _feed(self, event: Any) -> None:
         calls = 0

@@ -234,7 +234,7 @@ def test_a_worker_leaves_a_scheduler_that_makes_no_sense(caplog: pytest.LogCaptu
     from distributed_core.comm.tcp import accept, bind
 
     mad = [
-        messages.Assignment(1, 1, 99, b"", [], 0.0),  # a function that nobody sent
+        messages.Assignment(1, 1, 1, b"", [], float("nan")),
         messages.Assignment(1, 1, 1, b"", [[]], 0.0),
         messages.Completion(1, 1, 1, 1.0, None),
     ]

@@ -21,6 +21,7 @@ from distributed_core.machines.worker import events as worker_events
 from distributed_core.machines.worker import instructions as worker_instructions
 from distributed_core.machines.worker import invariants as worker_invariants
 from distributed_core.protocol.codec import decode, encode
+from distributed_core.protocol.plain import from_plain, to_plain
 from tests.distributed_core.fuzzing import ANY_WORD, FROM_CLIENT, FROM_SCHEDULER, FROM_WORKER, inputs
 
 F = b"digest"
@@ -55,8 +56,8 @@ class Town:
     def hear(self, peer: int, word: Any) -> None:
         """A hostile peer says something, as it would arrive."""
         try:
-            batch = decode(encode([messages.to_plain(word)]))
-            said = [messages.from_plain(plain) for plain in batch]
+            batch = decode(encode([to_plain(word)]))
+            said = [from_plain(plain) for plain in batch]
         except ProtocolError:
             self.lose(peer)
             return
@@ -79,7 +80,7 @@ class Town:
                 self.lose(asked.peer)
             elif isinstance(asked, instructions.Send):
                 for word in asked.messages:
-                    decode(encode([messages.to_plain(word)]))  # whatever is sent can be sent, and read
+                    decode(encode([to_plain(word)]))  # whatever is sent can be sent, and read
                     self.note(asked.peer, word)
             elif isinstance(asked, instructions.Continue):
                 self.feed(events.Continued())
@@ -150,7 +151,7 @@ def test_a_hostile_scheduler_gets_a_right_worker_or_none(words: list[Any]) -> No
             elif isinstance(asked, worker_instructions.SetTimer):
                 assert 0 <= asked.delay_s < math.inf
             elif isinstance(asked, worker_instructions.Report):
-                encode([messages.to_plain(word) for word in asked.messages])
+                encode([to_plain(word) for word in asked.messages])
         worker_invariants.check(machine)
 
     for word in words:
@@ -307,4 +308,4 @@ def test_vows_are_made_once() -> None:
 )
 def test_what_a_scheduler_never_says(words: list[Any]) -> None:
     with pytest.raises(ProtocolError):
-        WorkerMachine().handle(worker_events.Instructed(words), 0.0)
+        WorkerMachine().handle(worker_events.Instructed([messages.FunctionBody(1, "f", b""), *words]), 0.0)

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_core import messages
 from distributed_core.comm.address import parse_address
 from distributed_core.errors import AddressError, ProtocolError, UsageError
 from distributed_core.protocol.codec import decode, encode
 from distributed_core.protocol.framing import GREETING_LIMITS, LARGE_BYTES, MAGIC, Decoder, Limits, encode_packet
+from distributed_core.protocol.plain import from_plain, to_plain
 from distributed_core.quantities import parse_duration, parse_environment, parse_memory, parse_resources
 from tests.distributed_core.fuzzing import ANY_WORD, anything, inputs, integers
 
@@ -124,25 +124,25 @@ def test_bodies(body: bytes, more: list[bytes]) -> None:
 def test_arrays_that_are_no_messages(plain: Any) -> None:
     """400 arrays by default."""
     try:
-        message = messages.from_plain(plain)
+        message = from_plain(plain)
     except ProtocolError:
         return
-    assert list(messages.to_plain(message))[1:] == plain[1:] or plain != plain
+    assert list(to_plain(message))[1:] == plain[1:] or plain != plain
 
 
 @inputs(300)
 @given(ANY_WORD, st.data())
 def test_each_word_with_one_field_wrong(word: Any, data: st.DataObject) -> None:
     """300 words by default: one field less, one more, and one of another type."""
-    plain = list(messages.to_plain(word))
+    plain = list(to_plain(word))
     for wrong in (plain[:-1], [*plain, None], [str(plain[0]), *plain[1:]]):
         with pytest.raises(ProtocolError):
-            messages.from_plain(wrong)
+            from_plain(wrong)
     place = data.draw(st.integers(1, len(plain) - 1))
     changed = [*plain[:place], object(), *plain[place + 1 :]]
     if str(getattr(list(type(word).__annotations__.values())[place - 1], "__forward_arg__", "")) != "Any":
         with pytest.raises(ProtocolError):
-            messages.from_plain(changed)
+            from_plain(changed)
 
 
 @inputs(200)

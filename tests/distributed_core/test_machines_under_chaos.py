@@ -329,6 +329,7 @@ class WorkerUnderChaos(RuleBasedStateMachine):
         self.asked: list[worker_instructions.Fetch] = []
         self.timers: list[worker_instructions.SetTimer] = []
         self.data: dict[int, None] = {}
+        self.tell(messages.FunctionBody(1, "f", b""))
 
     def feed(self, event: worker_events.WorkerEvent) -> None:
         for asked in self.machine.handle(event, 0.0):

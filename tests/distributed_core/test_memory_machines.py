@@ -87,7 +87,8 @@ def test_a_run_whose_input_cannot_be_read_back_is_rejected() -> None:
     machine = WorkerMachine()
     machine.handle(worker_events.DataPut([(1, 8), (2, 8)]), 0.0)
     inputs = [[1, 8, []], [2, 8, []]]
-    machine.handle(worker_events.Instructed([messages.Assignment(3, 7, 1, b"", inputs, 0.0)]), 0.0)
+    body = messages.FunctionBody(1, "f", b"")
+    machine.handle(worker_events.Instructed([body, messages.Assignment(3, 7, 1, b"", inputs, 0.0)]), 0.0)
     out = machine.handle(worker_events.Executed([worker_events.RunStarved(7, (2,))]), 0.0)
     invariants.check(machine)
     assert out == [instructions.Discard([2]), instructions.Report([messages.Rejection(3, 7, [[2, ""]], [])])]

@@ -21,6 +21,7 @@ from distributed_core.errors import AddressError, NotSerializable, ProtocolError
 from distributed_core.protocol import payload
 from distributed_core.protocol.codec import OUT_OF_BAND_BYTES, Buffer, decode, encode
 from distributed_core.protocol.framing import LARGE_BYTES, MAGIC, Decoder, Limits, encode_packet
+from distributed_core.protocol.plain import from_plain, to_plain
 
 SMALL = Limits(frames_max=4, body_bytes_max=1000, frame_bytes_max=3 * LARGE_BYTES, packet_bytes_max=4 * LARGE_BYTES)
 
@@ -158,10 +159,10 @@ def test_what_is_not_plain_is_refused() -> None:
 @given(st.one_of(plain, st.lists(plain, max_size=8)))
 def test_what_is_no_message_is_refused(value: Any) -> None:
     try:
-        message = messages.from_plain(value)
+        message = from_plain(value)
     except ProtocolError:
         return
-    assert list(messages.to_plain(message)) == value
+    assert list(to_plain(message)) == value
 
 
 def test_every_word_has_its_place() -> None:
@@ -173,9 +174,9 @@ def test_every_word_has_its_place() -> None:
             {} if "dict" in str(each) else value
             for each, value in zip(word.__annotations__.values(), values, strict=True)
         ]
-        (copy,) = decode(encode([messages.to_plain(word(*values))]))
+        (copy,) = decode(encode([to_plain(word(*values))]))
         assert copy[0] == number
-        assert messages.from_plain(copy) == word(*values)
+        assert from_plain(copy) == word(*values)
 
 
 class Reference:

@@ -6,6 +6,7 @@ table.py        the legal moves between the states of a task
 ledger.py       all records and the outbox; the only place that changes the state of a task
 transitions.py  what a move means for the tasks around it
 placement.py    which worker: a pure policy
+views.py        what workers believe, compared and mended
 machine.py      events in, instructions out
 invariants.py   what must hold after every event
 """

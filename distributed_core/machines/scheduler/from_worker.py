@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from distributed_core import messages
-from distributed_core.machines.scheduler import recovery, stealing, transitions
+from distributed_core.machines.scheduler import recovery, stealing, transitions, views
 from distributed_core.machines.scheduler.checking import (
     DURATION_MAX_S,
     Misbehaved,
@@ -72,6 +72,9 @@ def on_rejection(ledger: Ledger, worker: WorkerPeer, message: messages.Rejection
         if number in inputs:
             disbelieve(ledger, inputs[number], address or worker.address)
     unreachable = checked(message.unreachable, (int, str))
+    if not absent and not unreachable and task.function is not None:
+        # It lacks the function's body, which we believed to be there: it leaves again with the next assignment.
+        worker.functions.pop(task.function.id, None)
     if unreachable:
         task.trouble().fetch_failures += 1
     if task.troubles is not None and task.troubles.fetch_failures > ledger.settings.allowed_fetch_failures:
@@ -229,4 +232,6 @@ FROM_WORKER: dict[type, Callable[[Ledger, WorkerPeer, Any], None]] = {
     messages.Continuation: on_continuation,
     messages.Presence: on_presence,
     messages.MemoryState: on_memory_state,
+    messages.Tally: views.on_tally,
+    messages.Stocktaking: views.on_inventory,
 }

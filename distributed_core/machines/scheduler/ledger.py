@@ -81,6 +81,8 @@ class Ledger:
         self.drops: dict[PeerId, str] = {}
         #: What peers that came back told, while it lasts.
         self.recovery: Recovery | None = None
+        #: How many things were mended that scheduler and workers believed differently: see `views.py`.
+        self.mended = 0
         self.log: deque[LogLine] = deque(maxlen=settings.log_lines_max)
         self._run_ids = 0
         self._function_ids: FunctionId = 0

@@ -57,7 +57,12 @@ class SchedulerMachine:
             placement.assign_ready(ledger)
             if ledger.crowded:
                 stealing.balance(ledger)
-        instructions: list[SchedulerInstruction] = [Send(peer, batch) for peer, batch in ledger.outbox.items()]
+        instructions: list[SchedulerInstruction] = []
+        for peer, batch in ledger.outbox.items():
+            instructions.append(Send(peer, batch))
+            worker = ledger.workers.get(peer)
+            if worker is not None:
+                worker.view.sent += len(batch)
         ledger.outbox = {}
         if ledger.drops:
             instructions.extend(Drop(peer, reason) for peer, reason in ledger.drops.items())

@@ -61,6 +61,41 @@ class Lingering:
         self.clients = clients
 
 
+class View:
+    """How far what a worker believes was compared with the books; see `views.py`.
+
+    Attributes
+    ----------
+    sent, sent_at_ask
+        How many messages the machine has sent to it; and had, with the question for an inventory.
+    unsure
+        How many tallies in a row could not be compared.
+    asked, serial
+        How many inventories it was asked for; the number of the one that is under way, or 0.
+    held, runs, lingering
+        What it told of that so far: bytes by task, task by run, runs.
+    doubted
+        What differed in the inventory before, by kind.
+    """
+
+    __slots__ = ("asked", "doubted", "held", "lingering", "runs", "sent", "sent_at_ask", "serial", "unsure")
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.sent_at_ask = 0
+        self.unsure = 0
+        self.asked = 0
+        self.serial = 0
+        self.doubted: dict[str, dict[int, None]] = {}
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was told."""
+        self.held: dict[TaskId, int] = {}
+        self.runs: dict[RunId, TaskId] = {}
+        self.lingering: dict[RunId, None] = {}
+
+
 class WorkerPeer:
     """A worker: what it was told to run (`assigned`, oldest first) and which data it holds.
 
@@ -102,6 +137,8 @@ class WorkerPeer:
         It is telling what it has from before, and gets no work until it has told.
     blameless
         It said that it ends for reasons of its own: what ran there is no suspect.
+    view
+        What it believes, and how far that was compared.
     """
 
     __slots__ = (
@@ -137,6 +174,7 @@ class WorkerPeer:
         "seceded",
         "space_bytes",
         "spilled_bytes",
+        "view",
     )
 
     def __init__(self, id: PeerId, address: str, name: str, nthreads: int, details: dict[str, Any]) -> None:
@@ -173,6 +211,7 @@ class WorkerPeer:
         self.retiring = False
         self.returning = False
         self.blameless = False
+        self.view = View()
 
     @property
     def barred(self) -> bool:

@@ -2,6 +2,7 @@
 
     runs.py        one attempt at a task
     replicas.py    data wanted, in flight, held
+    beliefs.py     what is there, for the scheduler to compare
     machine.py     events in, instructions out
     invariants.py  what must hold after every event
 

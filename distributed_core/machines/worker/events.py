@@ -145,6 +145,11 @@ class SpillEnded:
     freed_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class HeartbeatDue:
+    """A heartbeat leaves now: what is believed here goes with it."""
+
+
 WorkerEvent = (
     Instructed
     | SchedulerGone
@@ -160,4 +165,5 @@ WorkerEvent = (
     | DataPut
     | MemoryTaken
     | SpillEnded
+    | HeartbeatDue
 )

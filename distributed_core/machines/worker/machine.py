@@ -7,8 +7,9 @@ from typing import Any
 
 from distributed_core import messages
 from distributed_core.errors import ProtocolError
-from distributed_core.ids import RunId, TaskId
+from distributed_core.ids import FunctionId, RunId, TaskId
 from distributed_core.machines.worker import events
+from distributed_core.machines.worker.beliefs import Beliefs, inventory
 from distributed_core.machines.worker.instructions import (
     Discard,
     DropFunctions,
@@ -25,7 +26,7 @@ from distributed_core.machines.worker.instructions import (
     WorkerInstruction,
 )
 from distributed_core.machines.worker.memory import MemoryBook
-from distributed_core.machines.worker.replicas import Replica
+from distributed_core.machines.worker.replicas import Replica, next_request
 from distributed_core.machines.worker.runs import Run
 from distributed_core.settings import WorkerSettings
 
@@ -62,12 +63,17 @@ class WorkerMachine:
         #: Tasks to ask a peer for, and the peers that a request is under way to: one at a time, so that they batch.
         self.queues: dict[str, dict[TaskId, None]] = {}
         self.asked: dict[str, None] = {}
+        #: Functions whose bodies are here.
+        self.functions: dict[FunctionId, None] = {}
+        self.beliefs = Beliefs()
+        self._now = 0.0
         self._out: list[WorkerInstruction] = []
         self._reports: list[Any] = []
         self._ending: EndProcess | None = None
 
     def handle(self, event: events.WorkerEvent, now: float) -> list[WorkerInstruction]:
         """Apply what happened; return what is to be done, in order."""
+        self._now = now
         self._ON_EVENT[type(event)](self, event)
         if self._reports:
             self._out.append(Report(self._reports))
@@ -101,8 +107,11 @@ class WorkerMachine:
         for run in self.runs.values():
             run.orphaned = True
             self._out.append(TakeBack(run.run))
+        # The next scheduler counts functions anew.
+        self.functions = {}
 
     def _on_registered(self, event: events.Registered) -> None:
+        self.beliefs = Beliefs()
         held = [[replica.task, replica.nbytes] for replica in self.replicas.values() if replica.held]
         for start in range(0, len(held), self.settings.told_at_once_max):
             self._reports.append(messages.Possession(held[start : start + self.settings.told_at_once_max]))
@@ -121,6 +130,7 @@ class WorkerMachine:
 
     def _on_instructed(self, event: events.Instructed) -> None:
         for message in event.messages:
+            self.beliefs.applied += 1
             handler = self._FROM_SCHEDULER.get(type(message))
             if handler is None:
                 raise ProtocolError(f"the scheduler sent {type(message).__name__}, which is not for a worker")
@@ -134,6 +144,10 @@ class WorkerMachine:
             raise ProtocolError(f"the scheduler sent the run {message.run} twice, or with an input twice")
         if message.timeout_s and not 0.0 < message.timeout_s <= TIMEOUT_MAX_S:
             raise ProtocolError(f"the scheduler sent the time limit {message.timeout_s}")
+        if message.function not in self.functions:
+            # The scheduler believes that it sent the body: it is told, and sends it with the next assignment.
+            self._reports.append(messages.Rejection(message.task, message.run, [], []))
+            return
         run = Run(message.task, message.run, message.function, message.payload, inputs, message.timeout_s)
         self.runs[run.run] = run
         for task, nbytes, holders in message.inputs:
@@ -195,6 +209,8 @@ class WorkerMachine:
                 self._seek(replica)
 
     def _on_dismissal(self, message: messages.Dismissal) -> None:
+        # Not by the scheduler's machine, which counts its own.
+        self.beliefs.applied -= 1
         self._out.append(Leave(message.reason))
 
     def _on_disposal(self, message: messages.Disposal) -> None:
@@ -212,10 +228,22 @@ class WorkerMachine:
                 self._reports.append(messages.Rejection(run.task, run.run, absent, []))
 
     def _on_function_body(self, message: messages.FunctionBody) -> None:
+        self.functions[message.function] = None
         self._out.append(KeepFunction(message.function, message.name, message.body))
 
     def _on_function_disposal(self, message: messages.FunctionDisposal) -> None:
+        for function in message.functions:
+            self.functions.pop(function, None)
         self._out.append(DropFunctions(message.functions))
+
+    # --- what both sides believe ------------------------------------------------------------------
+
+    def _on_heartbeat_due(self, event: events.HeartbeatDue) -> None:
+        self._reports += self.beliefs.tally(self._now, self.replicas, self.runs, self.lingering)
+
+    def _on_audit(self, message: messages.Audit) -> None:
+        at_once, applied = self.settings.told_at_once_max, self.beliefs.applied
+        self._reports += inventory(message.serial, applied, self.replicas, self.runs, self.lingering, at_once)
 
     # --- from the executor ------------------------------------------------------------------------
 
@@ -273,15 +301,11 @@ class WorkerMachine:
         if run is not None and run.timeout_s:
             self._out.append(SetTimer(run.run, "timeout", run.timeout_s))
 
-    def _on_run_seceded(self, event: events.RunSeceded) -> None:
+    def _on_seat_changed(self, event: events.RunSeceded | events.RunReturned) -> None:
         run = self.runs.get(event.run)
         if run is not None:
-            self._reports.append(messages.Secession(run.task, run.run))
-
-    def _on_run_returned(self, event: events.RunReturned) -> None:
-        run = self.runs.get(event.run)
-        if run is not None:
-            self._reports.append(messages.Return(run.task, run.run))
+            word = messages.Secession if type(event) is events.RunSeceded else messages.Return
+            self._reports.append(word(run.task, run.run))
 
     # --- runs that take too long ------------------------------------------------------------------
 
@@ -394,20 +418,7 @@ class WorkerMachine:
         """Send one request to each peer that has none under way and something queued."""
         for address in [each for each in self.queues if each not in self.asked]:
             queue = self.queues[address]
-            batch: list[TaskId] = []
-            nbytes = 0
-            for task in list(queue):
-                replica = self.replicas.get(task)
-                if replica is None or replica.held or replica.source != address:
-                    del queue[task]
-                    continue
-                if batch and nbytes + replica.nbytes > self._fetch_bytes_max:
-                    break
-                del queue[task]
-                batch.append(task)
-                nbytes += replica.nbytes
-                if len(batch) == self.settings.fetch_tasks_max:
-                    break
+            batch = next_request(queue, address, self.replicas, self.settings.fetch_tasks_max, self._fetch_bytes_max)
             if not queue:
                 del self.queues[address]
             if batch:
@@ -466,14 +477,15 @@ class WorkerMachine:
         events.Executed: _on_executed,
         events.RunTaken: _on_run_taken,
         events.RunStarted: _on_run_started,
-        events.RunSeceded: _on_run_seceded,
-        events.RunReturned: _on_run_returned,
+        events.RunSeceded: _on_seat_changed,
+        events.RunReturned: _on_seat_changed,
         events.TimerEnded: _on_timer_ended,
         events.DataFetched: _on_data_fetched,
         events.PeerUnreachable: _on_peer_unreachable,
         events.DataPut: _on_data_put,
         events.MemoryTaken: _on_memory_taken,
         events.SpillEnded: _on_spill_ended,
+        events.HeartbeatDue: _on_heartbeat_due,
     }
     _FROM_SCHEDULER: dict[type, Callable[..., None]] = {
         messages.Assignment: _on_assignment,
@@ -482,6 +494,7 @@ class WorkerMachine:
         messages.Acquisition: _on_acquisition,
         messages.Dismissal: _on_dismissal,
         messages.Disposal: _on_disposal,
+        messages.Audit: _on_audit,
         messages.FunctionBody: _on_function_body,
         messages.FunctionDisposal: _on_function_disposal,
     }

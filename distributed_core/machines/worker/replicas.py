@@ -41,3 +41,24 @@ class Replica:
         self.absent: list[str] = []
         self.unreachable: list[str] = []
         self.errand = False
+
+
+def next_request(
+    queue: dict[TaskId, None], address: str, replicas: dict[TaskId, Replica], tasks_max: int, bytes_max: int
+) -> list[TaskId]:
+    """Take from a queue what one request to a peer asks for; what is no longer sought there leaves it too."""
+    batch: list[TaskId] = []
+    nbytes = 0
+    for task in list(queue):
+        replica = replicas.get(task)
+        if replica is None or replica.held or replica.source != address:
+            del queue[task]
+            continue
+        if batch and nbytes + replica.nbytes > bytes_max:
+            break
+        del queue[task]
+        batch.append(task)
+        nbytes += replica.nbytes
+        if len(batch) == tasks_max:
+            break
+    return batch

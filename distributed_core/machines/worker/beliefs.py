@@ -1,0 +1,76 @@
+"""What a worker believes, in a form that the scheduler can compare with its own books.
+
+It is made from the tables themselves, and nothing is kept for it while tasks run: so a table that is wrong shows, and
+tasks pay nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from distributed_core import messages
+from distributed_core.ids import RunId, TaskId
+from distributed_core.machines.sums import summed
+from distributed_core.machines.worker.replicas import Replica
+from distributed_core.machines.worker.runs import Run
+
+#: A tally takes some 60 ns for each result held. It comes so much later for each that it takes 1 % of the time at most.
+TALLY_S_PER_RESULT = 6e-6
+
+
+class Beliefs:
+    """What belongs to one connection to the scheduler.
+
+    Attributes
+    ----------
+    applied
+        How many messages of the scheduler's machine were applied.
+    """
+
+    __slots__ = ("_due_s", "applied")
+
+    def __init__(self) -> None:
+        self.applied = 0
+        self._due_s = -1e18
+
+    def tally(
+        self,
+        now: float,
+        replicas: Mapping[TaskId, Replica],
+        runs: Mapping[RunId, Run],
+        lingering: Mapping[RunId, Run],
+    ) -> list[messages.Tally]:
+        """Return what is believed; nothing where the last tally was so large that the next one has to wait."""
+        if now < self._due_s:
+            return []
+        self._due_s = now + len(replicas) * TALLY_S_PER_RESULT
+        held = [task for task, replica in replicas.items() if replica.held]
+        sums = (len(held), summed(held), len(runs), summed(runs), len(lingering), summed(lingering))
+        return [messages.Tally(self.applied, *sums)]
+
+
+def inventory(
+    serial: int,
+    applied: int,
+    replicas: Mapping[TaskId, Replica],
+    runs: Mapping[RunId, Run],
+    lingering: Mapping[RunId, Run],
+    at_once: int,
+) -> list[messages.Stocktaking]:
+    """Return all that is there, at most `at_once` of a kind in a message."""
+    held = [[task, replica.nbytes] for task, replica in replicas.items() if replica.held]
+    counting = [[run.task, run.run] for run in runs.values()]
+    left = list(lingering)
+    most = max(len(held), len(counting), len(left), 1)
+    starts = range(0, most, at_once)
+    return [
+        messages.Stocktaking(
+            serial,
+            applied,
+            held[start : start + at_once],
+            counting[start : start + at_once],
+            left[start : start + at_once],
+            start == starts[-1],
+        )
+        for start in starts
+    ]
