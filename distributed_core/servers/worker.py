@@ -14,6 +14,7 @@ from tornado.ioloop import IOLoop
 from distributed_core import messages
 from distributed_core.comm.address import Address, format_address, parse_address
 from distributed_core.comm.channel import Channel, open_channel
+from distributed_core.comm.sleeping import watch_for_sleep
 from distributed_core.errors import (
     ConnectError,
     ConnectionLost,
@@ -160,6 +161,7 @@ class Worker(Server):
                 return
         self.memory.start()
         self.background(self._live())
+        self.background(watch_for_sleep(lambda: self.scheduler))
 
     async def _live(self) -> None:
         try:
