@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,7 +64,7 @@ def test_a_recorded_world_replays_to_the_same_state(seed: int, tmp_path: Path) -
 def test_every_event_goes_there_and_back() -> None:
     journal = Journal(b"secret")
     samples = [
-        events.WorkerJoined(1, "a:1", "a", 2, {"resources": {"GPU": 1.0}}),
+        events.WorkerJoined(1, "a:1", "a", 2, {"resources": {"GPU": 1.0}, "memory_limit_bytes": 5}, returns=True),
         events.WorkerLost(1, -9, 5, alive=True),
         events.ClientJoined(2, "c", 2.0, returns=True),
         events.ClientLost(2),
@@ -166,3 +167,65 @@ def test_a_stopped_cluster_becomes_a_replay(launch: Launcher, tmp_path: Path) ->
     Path(go).touch()
     del done, failed, stuck, after, unmet
     client.close()
+
+
+def logged(folder: str, number: int, *inputs: object) -> str:
+    with open(os.path.join(folder, str(number)), "a") as file:
+        file.write("ran\n")
+    return f"{SECRET}-{number}"
+
+
+@pytest.mark.process
+def test_a_scheduler_that_is_killed_and_one_that_comes_in_its_place_are_both_replayed(
+    launch: Launcher, tmp_path: Path
+) -> None:
+    """`kill -9` in the middle of work, another scheduler that the workers and the client come back to, and again."""
+    ran, go = tmp_path / "ran", str(tmp_path / "go")
+    ran.mkdir()
+    first, second = tmp_path / "first", tmp_path / "second"
+    scheduler, address = launch.scheduler("--record", str(first))
+    for name in ("one", "two"):
+        launch.worker(address, "--nthreads", "1", "--name", name, "--no-nanny", "--memory-limit", "300MB")
+    with Client(address, timeout=20) as client:
+        client.wait_for_workers(2, timeout=30)
+        done = [client.submit(logged, str(ran), number, SECRET) for number in range(50)]
+        client.gather(done)
+        stuck = client.submit(wait_for, go, *done, key="stuck")
+        rest = [client.submit(logged, str(ran), 100 + number, stuck) for number in range(50)]
+        while client.processing() and "runs on" not in client.explain(stuck):
+            pass
+        before = recorded(client, tmp_path)
+        scheduler.end(signal.SIGKILL)
+        again = launch.start(
+            "dscheduler", "--host", "127.0.0.1", "--port", address.rpartition(":")[2], "--record", str(second)
+        )
+        assert again.line().endswith(address)
+        client.wait_for_workers(2, timeout=60)
+        assert client.gather(done, direct=False) == [f"{SECRET}-{number}" for number in range(50)]
+        Path(go).touch()
+        assert client.gather(rest) == [f"{SECRET}-{100 + number}" for number in range(50)]
+        after = recorded(client, tmp_path)
+        again.end(signal.SIGKILL)
+        for path, told in ((first, before), (second, after)):
+            replayed = replay(path, events_max=told["events"])
+            assert (replayed.digest, replayed.broken) == (told["digest"], "")
+            assert len(replayed.machine.ledger.workers) == 2
+            assert {each.limit_bytes for each in replayed.machine.ledger.workers.values()} == {300_000_000}
+            whole = path.read_bytes()
+            assert SECRET.encode() not in whole
+            assert SECRET.encode().hex().encode() not in whole
+            assert b"PRIVATE KEY" not in whole
+            assert len(whole) < 200 * 1024
+            # Whatever was on its way to the disk when it was killed: the file can be read to its end.
+            assert replay(path).broken == ""
+        # Nothing ran twice, although the second scheduler began with nothing.
+        assert {each.name: each.read_text() for each in ran.iterdir()} == {
+            str(base + number): "ran\n" for base in (0, 100) for number in range(50)
+        }
+        client.close(timeout=1)
+
+
+def recorded(client: Client, folder: Path) -> dict[str, Any]:
+    """Return where the recording stands, as the live scheduler tells it."""
+    client.dump_state(folder / "state.json")
+    return dict(json.loads((folder / "state.json").read_text())["scheduler"]["recording"])
