@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from tornado.ioloop import IOLoop
@@ -270,6 +270,7 @@ class Worker(Server):
 
     async def _obey_well(self, channel: Channel, welcome: messages.Welcome) -> None:
         self.scheduler = channel
+        channel.stream.place_large(self.memory.place)
         self._channels[channel] = None
         self.feed(events.Registered())
         channel.send(messages.Heartbeat(self.memory.metrics()))
@@ -325,6 +326,10 @@ class Worker(Server):
         await asyncio.to_thread(self.data.close)
         if self.client is not None:
             await asyncio.to_thread(self.client.close)
+
+    def welcome(self, channel: Channel, hello: messages.Hello) -> tuple[int, Callable[[], Awaitable[None]]]:
+        channel.stream.place_large(self.memory.place)
+        return super().welcome(channel, hello)
 
     # --- the loop around the machine --------------------------------------------------------------
 
