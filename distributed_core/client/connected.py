@@ -117,7 +117,8 @@ class Connected:
 
     async def _enter(self) -> None:
         await self._session.open(self._timeout_s)
-        self._watch = asyncio.ensure_future(watch_for_sleep(lambda: self._session._channel))
+        session = self._session  # a task that held the client itself would keep it from being collected
+        self._watch = asyncio.ensure_future(watch_for_sleep(lambda: session._channel))
         if self._owns_cluster:
             # Where there are workers of our own, one may ask about them at once.
             wish = {"n": self.cluster.n_workers, "timeout": OWN_WORKERS_TIMEOUT_S}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -378,6 +380,20 @@ def test_a_connection_that_outlived_the_sleep_is_kept(launch: Launcher, monkeypa
         assert client.scheduler_info()["address"] == address
         assert client._session._channel is channel
     assert asked.count("ping") == 1
+
+
+def test_a_client_that_nobody_holds_ends_without_being_closed(launch: Launcher) -> None:
+    """What watches for sleep does not keep it."""
+    _, address = launch.scheduler()
+    client = Client(address, timeout=20, set_as_default=False)
+    assert client._thread is not None
+    thread = client._thread._thread
+    gone = weakref.ref(client)
+    del client
+    gc.collect()
+    assert gone() is None
+    thread.join(30)
+    assert not thread.is_alive()
 
 
 def test_the_clocks_of_sleep_are_those_of_this_system() -> None:
