@@ -9,10 +9,13 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from distributed_core import Client, messages
 from distributed_core.errors import UsageError
@@ -23,6 +26,7 @@ from distributed_core.settings import SchedulerSettings
 from distributed_core.sim import expand
 from distributed_core.sim.replay import replay, report
 from distributed_core.sim.run import Simulation
+from tests.distributed_core.fuzzing import inputs
 from tests.distributed_core.launching import Launcher
 
 SECRET = "hunter2-in-an-argument"
@@ -133,6 +137,79 @@ def test_a_recording_that_was_cut_off_ends_where_it_can(tmp_path: Path) -> None:
         replay(tmp_path / "nowhere")
     with pytest.raises(UsageError, match="cannot be written"):
         Recording(tmp_path / "no" / "folder", SchedulerMachine())
+
+
+HEAD = b'{"format": 1, "settings": {}}\n'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xd0\xff" * 50 + b"\n",
+        b'{"format": 1}\n',
+        b'{"format": 1, "settings": 5}\n[1, "Continued"]\n',
+        b'{"format": 1, "settings": {"fill_s": "x"}}\n[1, "Continued"]\n',
+        HEAD + b"5\n",
+        HEAD + b"[]\n",
+        HEAD + b'["x", "Continued"]\n',
+        HEAD + b"[1, 2]\n",
+        HEAD + b"[" * 100_000 + b"\n",
+    ],
+)
+def test_what_is_no_recording(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "recording"
+    path.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        replay(path)
+    assert "\n" not in str(caught.value)
+    for kind in (tmp_path, Path("/dev/zero"), tmp_path / "pipe"):
+        if kind.name == "pipe":
+            os.mkfifo(kind)
+        with pytest.raises(UsageError):
+            replay(kind)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A recording of a whole simulated world."""
+    path = tmp_path_factory.mktemp("whole") / "recording"
+    simulation = Simulation(expand(3).derived())
+    recording = Recording(path, simulation.scheduler)
+    simulation.run()
+    recording.close()
+    return path.read_bytes()
+
+
+@inputs(100)
+@given(st.data())
+def test_recordings_that_were_tampered_with(whole: bytes, data: st.DataObject) -> None:
+    """100 by default: bytes changed, lines lost, doubled or moved. It says what broke, or that it is no recording."""
+    lines = whole.splitlines(keepends=True)[: data.draw(st.integers(2, 200))]
+    for _ in range(data.draw(st.integers(1, 3))):
+        place, other = (data.draw(st.integers(0, len(lines) - 1)) for _ in range(2))
+        kind = data.draw(st.sampled_from(["change", "lose", "double", "move"]))
+        if kind == "change" and lines[place]:
+            at = data.draw(st.integers(0, len(lines[place]) - 1))
+            put = data.draw(
+                st.one_of(st.binary(min_size=1, max_size=3), st.sampled_from([b"-1", b"null", b"[]", b"9" * 30]))
+            )
+            lines[place] = lines[place][:at] + put + lines[place][at + 1 :]
+        elif kind == "lose" and len(lines) > 1:
+            del lines[place]
+        elif kind == "double":
+            lines.insert(place, lines[place])
+        elif kind == "move":
+            lines.insert(other, lines.pop(place))
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"".join(lines))
+        file.flush()
+        try:
+            told = report(replay(Path(file.name), check_every=50))
+        except UsageError as error:
+            told = str(error)
+            assert "\n" not in told
+    assert "Traceback" not in told
 
 
 @pytest.mark.process
