@@ -25,14 +25,15 @@ from distributed_core.messages import Heartbeat
 from distributed_core.servers.extensions import life
 from distributed_core.servers.extensions.life import Life
 from distributed_core.servers.scheduler import Scheduler
+from distributed_core.servers.worker import Worker
 from distributed_core.settings import SchedulerSettings
 from tests.distributed_core.launching import Launched, Launcher
 
 pytestmark = pytest.mark.process
 
-SILENCE_S = 1.0
+SILENCE_S = 2.0
 #: Longer than every limit by silence, in these clusters.
-STOP_S = 2.5
+STOP_S = 3.5
 
 SCHEDULER = f"""
 import sys
@@ -123,12 +124,13 @@ def eventually(condition: Callable[[], Any]) -> Any:
 class Stopped:
     """A process that stands still inside of the block, for longer than every limit."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, for_s: float = STOP_S) -> None:
         self.pid = pid
+        self.for_s = for_s
 
     def __enter__(self) -> None:
         os.kill(self.pid, signal.SIGSTOP)
-        self.until = time.monotonic() + STOP_S
+        self.until = time.monotonic() + self.for_s
 
     def __exit__(self, *failure: object) -> None:
         while time.monotonic() < self.until:
@@ -208,7 +210,7 @@ def test_a_nanny_stands_still(launch: Launcher) -> None:
     with Client(address) as client:
         pid = client.submit(os.getpid).result()
         assert psutil.Process(pid).ppid() == nanny.process.pid
-        with Stopped(nanny.process.pid):
+        with Stopped(nanny.process.pid, 1.5):
             assert client.gather(client.map(add_one, range(1000))) == list(range(1, 1001))
         assert client.submit(os.getpid, pure=False).result(timeout=30) == pid
         os.kill(pid, signal.SIGKILL)
@@ -244,10 +246,10 @@ def hearing() -> Iterator[Hearing]:
 
 
 def test_timers_do_not_make_up_for_what_they_missed(launch: Launcher, hearing: Hearing) -> None:
-    """25 heartbeats are due when it goes on; one is sent."""
+    """15 heartbeats are due when it goes on; one is sent."""
     made = worker(launch, hearing.address, "--no-nanny")
     eventually(lambda: len(hearing.heard) > 5)
-    with Stopped(made.process.pid):
+    with Stopped(made.process.pid, 1.5):
         pass
     count = len(hearing.heard)
     eventually(lambda: len(hearing.heard) > count + 5)
@@ -380,6 +382,45 @@ def test_a_connection_that_outlived_the_sleep_is_kept(launch: Launcher, monkeypa
         assert client.scheduler_info()["address"] == address
         assert client._session._channel is channel
     assert asked.count("ping") == 1
+
+
+def test_a_worker_that_slept_asks_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And registers anew, where there is no answer."""
+    asleep_s = 0.0
+    monkeypatch.setattr(sleeping, "slept_s", lambda: asleep_s)
+    monkeypatch.setattr(sleeping, "LOOK_INTERVAL_S", 0.01)
+    monkeypatch.setattr(sleeping, "ANSWER_TIMEOUT_S", 0.2)
+
+    async def main() -> None:
+        nonlocal asleep_s
+        made = Scheduler(insecure=True)
+        made.start(0)
+        asked: asyncio.Queue[int] = asyncio.Queue()
+        answers = asyncio.Event()
+
+        async def ping(peer: int = 0, **context: Any) -> str:
+            asked.put_nowait(peer)
+            await answers.wait()
+            return "pong"
+
+        made.handlers["ping"] = ping
+        registered: asyncio.Queue[int] = asyncio.Queue()
+        one = Worker("127.0.0.1", made.port, insecure=True, nthreads=1)
+        one.on_registered = lambda _: registered.put_nowait(1)
+        one.start(0)
+        await registered.get()
+        asleep_s = 50.0
+        first = await asked.get()
+        assert first > 0
+        await registered.get()
+        answers.set()
+        asleep_s = 100.0
+        assert await asked.get() > first
+        assert registered.empty()
+        await one.close()
+        await made.close()
+
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_a_client_that_nobody_holds_ends_without_being_closed(launch: Launcher) -> None:
