@@ -44,6 +44,8 @@ class SchedulerSettings:
     worker_silence_max_s: float = 60.0
     """A worker that sent nothing, not even a heartbeat, for so long is given up."""
     liveness_interval_s: float = 5.0
+    client_absence_max_s: float = 12 * 3600.0
+    """A client whose machine does not answer any more (a laptop that sleeps) keeps its futures for so long."""
     memory_withhold_fraction: float = 0.5
     """A worker gets no run whose result would bring what it holds in memory, with what its runs will give, above this
     part of its limit; unless it runs nothing."""

@@ -76,7 +76,9 @@ class TCPStream(Stream):
                 else:
                     decoder.feed(await _in_turn(self._io.read_bytes(CHUNK_BYTES, partial=True)))
         except StreamClosedError as error:
-            raise ConnectionLost(f"the connection to {format_address(self.peer)} ended{_why(error)}") from None
+            lost = ConnectionLost(f"the connection to {format_address(self.peer)} ended{_why(error)}")
+            lost.errno = getattr(error.real_error, "errno", None)
+            raise lost from None
         except ProtocolError:
             self.abort()
             raise

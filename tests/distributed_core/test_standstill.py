@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 import signal
@@ -21,6 +22,7 @@ from distributed_core.client.blocking import LoopThread
 from distributed_core.comm import sleeping
 from distributed_core.comm.address import parse_address
 from distributed_core.machines.scheduler import events
+from distributed_core.machines.scheduler.tasks import Held
 from distributed_core.messages import Heartbeat
 from distributed_core.servers.extensions import life
 from distributed_core.servers.extensions.life import Life
@@ -358,6 +360,58 @@ def test_a_laptop_sleeps_with_a_client_open(
     assert "this computer slept for 100 s" in caplog.text
     assert (tmp_path / "ran").read_text() == "ran\n"
     thread.run(router.close())
+    thread.stop()
+
+
+@pytest.mark.parametrize("returns", [True, False])
+def test_a_client_whose_machine_does_not_answer_keeps_its_futures(
+    launch: Launcher, tmp_path: Path, caplog: pytest.LogCaptureFixture, returns: bool
+) -> None:
+    """As when a laptop sleeps for longer than TCP tries: what it wanted is done meanwhile, and not again. In the end it
+    is let go."""
+    thread = LoopThread("scheduler")
+
+    async def make() -> Scheduler:
+        absence_s = 1000.0 if returns else 0.5
+        made = Scheduler(host="127.0.0.1", settings=SchedulerSettings(client_absence_max_s=absence_s))
+        made.start(0)
+        return made
+
+    made = thread.run(make())
+    launch.worker(made.address, "--nthreads", "2", "--no-nanny")
+    router = Router(parse_address(made.address).port)
+    with Client(thread.run(router.serve()), timeout=20) as client:
+        done = client.submit(add_one, 1, pure=False)
+        assert done.result(timeout=30) == 2
+        stuck = client.submit(gate, str(tmp_path), 7, pure=False)
+        eventually(lambda: (tmp_path / "ran").exists())
+        thread.run(router.forget())
+        before = max(made.machine.ledger.clients)
+
+        async def time_out() -> None:
+            """Let the system say what it says when nothing was acknowledged for a quarter of an hour."""
+            problem = OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+            made._peers[before].stream._io.close((OSError, problem, None))  # type: ignore[attr-defined]
+
+        thread.run(time_out())
+        eventually(lambda: before not in made._peers)
+        if not returns:
+            eventually(lambda: not made.machine.ledger.tasks)
+            (tmp_path / "open").touch()
+        else:
+            assert before in made.machine.ledger.clients
+            (tmp_path / "open").touch()
+            tasks = made.machine.ledger.tasks
+            eventually(lambda: all(type(each.state) is Held for each in list(tasks.values())))
+        assert client._thread is not None
+        assert client._session._channel is not None
+        client._thread.loop.call_soon_threadsafe(client._session._channel.abort)
+        assert stuck.result(timeout=60) == 7
+        assert done.result(timeout=30) == 2
+    assert (tmp_path / "ran").read_text() == "ran\n" * (1 if returns else 2)
+    assert "does not answer; its futures are kept" in caplog.text
+    thread.run(router.close())
+    thread.run(made.close())
     thread.stop()
 
 
