@@ -115,7 +115,7 @@ class CredentialError(EngineError):
 
 
 class ConnectionLost(EngineError, OSError):
-    """An established connection ended before the answer came."""
+    """An established connection ended before the answer came; `errno` is the system's, where it had one."""
 
 
 class ProtocolError(EngineError):

@@ -48,6 +48,8 @@ class SchedulerSettings:
     """After so many heartbeats in a row at which something was under way to a worker, it is asked what it has."""
     held_per_tally: int = 10_000
     """And after as many more as it holds of these, so that asking takes some hundredths of the time at most."""
+    client_absence_max_s: float = 12 * 3600.0
+    """A client whose machine does not answer any more (a laptop that sleeps) keeps its futures for so long."""
     memory_withhold_fraction: float = 0.5
     """A worker gets no run whose result would bring what it holds in memory, with what its runs will give, above this
     part of its limit; unless it runs nothing."""

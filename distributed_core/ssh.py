@@ -23,6 +23,7 @@ import paramiko
 from distributed_core.comm.address import Address, format_address, parse_address
 from distributed_core.comm.credential import load_or_create
 from distributed_core.errors import AddressError, ConnectError, EngineError, UsageError
+from distributed_core.files import read_small
 
 CONNECT_TIMEOUT_S = 20.0
 PARALLEL_CONNECTIONS = 32
@@ -298,10 +299,12 @@ def split_host(text: str, options: SSHOptions) -> tuple[str | None, str, int]:
         It does not parse.
     """
     username, at, rest = text.rpartition("@")
+    if "[" in rest[1:] or any(each in rest for each in "{}*?,"):
+        raise UsageError(f"{text!r:.80} is no host; ranges like {{1,2}} are opened by a shell, name each host here")
     try:
         host, port = parse_address(rest, options.port)
     except AddressError:
-        raise UsageError(f"{text!r} is no host; write HOST, HOST:PORT or USER@HOST:PORT") from None
+        raise UsageError(f"{text!r:.80} is no host; write HOST, HOST:PORT or USER@HOST:PORT") from None
     return (username if at else options.username), host, port
 
 
@@ -329,8 +332,8 @@ def read_hostfile(path: str) -> list[str]:
         It cannot be read, or names none.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_small(path)[0].splitlines()
+    except (OSError, ValueError) as error:
         raise UsageError(f"the hostfile {os.fspath(path)} cannot be read ({error})") from None
     hosts = [host for line in lines for host in line.partition("#")[0].split()]
     if not hosts:

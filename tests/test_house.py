@@ -68,10 +68,14 @@ WALL_CLOCKS = {
     "distributed_core/servers/extensions/questions.py __init__": "since when the scheduler runs, for people",
 }
 WALL = {
-    "time": {"time", "time_ns", "ctime", "localtime", "gmtime", "strftime"},
+    "time": {"time", "time_ns", "ctime", "asctime", "localtime", "gmtime", "strftime", "CLOCK_REALTIME", "CLOCK_TAI"},
     "datetime": {"now", "utcnow", "today"},
     "date": {"today"},
+    "path": {"getmtime", "getctime", "getatime"},
+    "uuid": {"uuid1"},
 }
+#: Of whatever: when a file was written is the wall's time too.
+WALL_FIELDS = {"st_mtime", "st_mtime_ns", "st_ctime", "st_ctime_ns", "st_atime", "st_atime_ns"}
 
 
 def wall_clocks(name: str, text: str) -> Iterator[str]:
@@ -82,7 +86,7 @@ def wall_clocks(name: str, text: str) -> Iterator[str]:
         found = False
         if isinstance(node, ast.Attribute):
             owner = node.value.attr if isinstance(node.value, ast.Attribute) else getattr(node.value, "id", "")
-            found = node.attr in WALL.get(owner, ())
+            found = node.attr in WALL.get(owner, ()) or node.attr in WALL_FIELDS
         elif isinstance(node, ast.ImportFrom):
             found = any(each.name in WALL.get(node.module or "", ()) for each in node.names)
         if found:
@@ -104,11 +108,16 @@ def test_only_monotonic_clocks_decide() -> None:
         "from time import time",
         "import datetime\nx = datetime.datetime.now()",
         "from datetime import datetime\nx = datetime.utcnow",
+        "import time\nx = time.clock_gettime(time.CLOCK_REALTIME)",
+        "import os\nx = os.path.getmtime('x')",
+        "from pathlib import Path\nx = Path('x').stat().st_mtime",
+        "from uuid import uuid1",
     ],
 )
 def test_a_wall_clock_is_found(text: str) -> None:
     assert len(list(wall_clocks("x.py", text))) == 1
-    assert list(wall_clocks("x.py", "import time\nx = time.monotonic()\nfrom time import perf_counter")) == []
+    fine = "import time\nx = time.monotonic()\nfrom time import perf_counter, CLOCK_BOOTTIME"
+    assert list(wall_clocks("x.py", fine)) == []
 
 
 def test_importing_costs_nothing() -> None:

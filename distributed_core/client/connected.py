@@ -17,6 +17,7 @@ from distributed_core.client.blocking import LoopThread
 from distributed_core.client.locating import find_scheduler
 from distributed_core.client.session import Session
 from distributed_core.comm.address import format_address
+from distributed_core.comm.sleeping import watch_for_sleep
 from distributed_core.errors import ClientClosed, UsageError
 from distributed_core.versions import VersionMismatchWarning, warning_at_connect
 
@@ -67,6 +68,7 @@ class Connected:
         self.id = self._session.id
         self._digests: weakref.WeakKeyDictionary[Any, tuple[bytes, str, Any]] = weakref.WeakKeyDictionary()
         self._thread: LoopThread | None = None
+        self._watch: asyncio.Task[None] | None = None
         self._closed = False
         if not asynchronous:
             try:
@@ -115,6 +117,8 @@ class Connected:
 
     async def _enter(self) -> None:
         await self._session.open(self._timeout_s)
+        session = self._session  # a task that held the client itself would keep it from being collected
+        self._watch = asyncio.ensure_future(watch_for_sleep(lambda: session._channel))
         if self._owns_cluster:
             # Where there are workers of our own, one may ask about them at once.
             wish = {"n": self.cluster.n_workers, "timeout": OWN_WORKERS_TIMEOUT_S}
@@ -157,7 +161,7 @@ class Connected:
         if not self._closed and self._thread is not None:
             self._closed = True
             try:
-                self._thread.run(self._session.close(), timeout)
+                self._thread.run(self._leave(), timeout)
             except TimeoutError:
                 logger.info("the scheduler did not take what was left for it")
             finally:
@@ -169,8 +173,13 @@ class Connected:
         return None
 
     async def _close_all(self) -> None:
-        await self._session.close()
+        await self._leave()
         await asyncio.to_thread(self._end_cluster)
+
+    async def _leave(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        await self._session.close()
 
     def _end_cluster(self) -> None:
         """End the cluster that this client started, if it did."""

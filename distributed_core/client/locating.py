@@ -9,6 +9,7 @@ from typing import Any
 from distributed_core.comm.address import Address, parse_address
 from distributed_core.comm.credential import Credential, load_or_create
 from distributed_core.errors import CredentialError, UsageError
+from distributed_core.files import read_small
 from distributed_core.settings import DEFAULT_PORT
 
 
@@ -41,11 +42,14 @@ def read_scheduler_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises
     ------
     CredentialError
-        It is not there or not such a file.
+        It is not there, or not such a file, or everybody can write to it.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            named = json.load(file)
+        text, mode = read_small(path)
+        if mode & 0o002:
+            # It says which credential leads in, or that none is needed: whoever writes it chooses whose code runs here.
+            raise ValueError(f"everybody can write to it; run: chmod o-w {os.fspath(path)}")
+        named = json.loads(text)
         parse_address(named["address"])
         if not isinstance(named, dict) or not isinstance(named.get("credential"), str | None):
             raise ValueError("its content is of the wrong type")

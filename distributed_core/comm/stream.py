@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from distributed_core.comm.address import Address
+from distributed_core.protocol.framing import Place
 
 
 class Stream(ABC):
@@ -41,6 +42,10 @@ class Stream(ABC):
     @abstractmethod
     def widen(self) -> None:
         """Let packets be large from now on: the peer has greeted."""
+
+    @abstractmethod
+    def place_large(self, place: Place) -> None:
+        """Ask `place` for the memory of each large frame that arrives, by its size; None is the process's own."""
 
     @property
     @abstractmethod

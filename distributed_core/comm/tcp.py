@@ -28,7 +28,7 @@ from distributed_core.errors import (
     TooLarge,
 )
 from distributed_core.protocol.codec import decode, encode
-from distributed_core.protocol.framing import DEFAULT_LIMITS, GREETING_LIMITS, Decoder, Limits, encode_packet
+from distributed_core.protocol.framing import DEFAULT_LIMITS, GREETING_LIMITS, Decoder, Limits, Place, encode_packet
 
 logger = logging.getLogger(__name__)
 # Tornado logs each failed handshake itself; we say it in one line of our own.
@@ -76,7 +76,9 @@ class TCPStream(Stream):
                 else:
                     decoder.feed(await _in_turn(self._io.read_bytes(CHUNK_BYTES, partial=True)))
         except StreamClosedError as error:
-            raise ConnectionLost(f"the connection to {format_address(self.peer)} ended{_why(error)}") from None
+            lost = ConnectionLost(f"the connection to {format_address(self.peer)} ended{_why(error)}")
+            lost.errno = getattr(error.real_error, "errno", None)
+            raise lost from None
         except ProtocolError:
             self.abort()
             raise
@@ -141,6 +143,9 @@ class TCPStream(Stream):
 
     def widen(self) -> None:
         self._decoder.limits = DEFAULT_LIMITS
+
+    def place_large(self, place: Place) -> None:
+        self._decoder.place = place
 
     async def drain(self) -> None:
         self._batch.flush()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from distributed_core.errors import ProtocolError, TooLarge
@@ -23,6 +24,7 @@ PAGES_BYTES = 4 << 20
 WRITABLE_BYTES = 4 << 10
 
 Frame = bytes | bytearray | memoryview
+Place = Callable[[int], memoryview | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class Decoder:
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self.limits = limits
+        #: Asked for the memory of a large frame, by its size; None is the process's own.
+        self.place: Place | None = None
         self._buffer = bytearray()
         self._start = 0
         self._lengths: tuple[int, ...] | None = None
@@ -158,7 +162,7 @@ class Decoder:
             return True
         if length >= LARGE_BYTES:
             # What came of it already moves over; the rest is read straight to its place.
-            large = _memory(length)
+            large = _memory(length, self.place)
             large[:available] = memoryview(self._buffer)[self._start :]
             self._large = large
             self._large_filled = available
@@ -175,9 +179,12 @@ class Decoder:
             self._start = 0
 
 
-def _memory(nbytes: int) -> memoryview:
+def _memory(nbytes: int, place: Place | None) -> memoryview:
     if nbytes < PAGES_BYTES:
         return memoryview(bytearray(nbytes))
+    elsewhere = place(nbytes) if place is not None else None
+    if elsewhere is not None:
+        return elsewhere
     try:
         pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except (OSError, OverflowError):

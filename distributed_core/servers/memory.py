@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from distributed_core.machines.worker import events, instructions
 from distributed_core.measuring import process_memory_bytes
-from distributed_core.servers.spilling import remove_leftovers, spill_base
+from distributed_core.servers.spilling import file_memory, remove_leftovers, spill_base
 from distributed_core.servers.store import Store
 
 if TYPE_CHECKING:
@@ -74,6 +74,22 @@ class MemoryWatch:
         """
         if self.store.held_bytes > self._relief_bytes and self._worker.loop.time() >= self._measured_at + NOTED_S:
             self.measure()
+
+    def place(self, nbytes: int) -> memoryview | None:
+        """Return where a large frame may arrive: on the pages of a file, where the memory would not suffice.
+
+        So what is larger than memory comes in as it would come back from disk. None is the process's own memory.
+        """
+        if not self.limit_bytes:
+            return None
+        taken = max(process_memory_bytes(), self.store.held_bytes)
+        if taken + nbytes <= self.limit_bytes * self._worker.settings.memory_spill_fraction:
+            return None
+        try:
+            return file_memory(self.store.folder.next_file(), nbytes)
+        except OSError as error:
+            logger.warning("%s: %d bytes arrive in memory, not on disk: %s", self._worker.id, nbytes, error.strerror)
+            return None
 
     def spill(self, asked: instructions.Spill) -> None:
         """Write results to disk."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -40,6 +41,8 @@ DEATH_REPORT_S = 2.0
 #: Tasks, or messages, that are applied at once: each peer has its part in a turn of the loop, and a turn should not
 #: take tens of milliseconds.
 PART_WEIGHT = 400
+#: How a connection ends whose other side says nothing, not even that it ended.
+UNANSWERED = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN)
 #: Shares are compared by sums of time over weight, which must stay numbers that can be compared.
 WEIGHT_MIN = 1e-6
 NTHREADS_MAX = 1 << 20
@@ -272,6 +275,7 @@ class Scheduler(Server):
         self._announce(join)
         for extension in self.extensions:
             extension.joined(peer, role)
+        absent = False
         try:
             while True:
                 batch = await channel.read()
@@ -285,15 +289,40 @@ class Scheduler(Server):
                     self.feed(events.Received(peer, part))
                     if part is not batch:
                         await asyncio.sleep(0)
+        except ConnectionLost as error:
+            absent = role == "client" and error.errno in UNANSWERED
+            raise
         finally:
             del self._peers[peer]
             if self.machine.verdict_pending(peer):
                 leave = await self._hear_of_death(peer)
-            self.feed(leave)
+            if absent:
+                self._expect(leave, channel)
+            else:
+                self.feed(leave)
             logger.info("%s: %s", self.id, leave)
             self._announce(leave)
             for extension in self.extensions:
                 extension.left(peer, role)
+
+    def _expect(self, leave: events.SchedulerEvent, channel: Channel) -> None:
+        """Keep the futures of a client whose machine does not answer: it may sleep, and come back."""
+        absence_s = self.machine.settings.client_absence_max_s
+        due = self.loop.time() + absence_s
+        logger.warning(
+            "%s: a client at %s does not answer; its futures are kept for a while", self.id, channel.stream.peer
+        )
+
+        def end() -> None:
+            if self.exit_code is not None:
+                return
+            if self.loop.time() - due > self.machine.settings.liveness_interval_s:
+                # The scheduler itself stood still; who wanted to come back may be at the door.
+                self.loop.call_later(self.machine.settings.recovery_s, self.feed, leave)
+            else:
+                self.feed(leave)
+
+        self.loop.call_later(absence_s, end)
 
     def _supersede(self, join: events.SchedulerEvent) -> None:
         """End the older connections of the process that connects: it does not use them any more."""
@@ -306,7 +335,7 @@ class Scheduler(Server):
                     self.feed(events.WorkerLost(worker.id, alive=True))
         elif type(join) is events.ClientJoined and join.returns:
             client = ledger.clients_by_name.get(join.id)
-            if client is not None:
+            if client is not None and client.id in self._peers:
                 self._peers[client.id].abort()
 
     async def _hear_of_death(self, peer: int) -> events.WorkerLost:

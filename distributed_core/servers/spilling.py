@@ -7,6 +7,7 @@ comes back takes memory only where it is written to, and what is sent to others 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import mmap
@@ -50,6 +51,8 @@ class SpillFolder:
         self.path: str | None = None
         self._lock = -1
         self._count = 0
+        #: The thread of the disk and the loop both want files.
+        self._turn = threading.Lock()
 
     def next_file(self) -> str:
         """Return the path of a file that is not there yet.
@@ -59,11 +62,12 @@ class SpillFolder:
         OSError
             The folder cannot be made.
         """
-        if self.path is None:
-            self._make()
-        assert self.path is not None
-        self._count += 1
-        return os.path.join(self.path, str(self._count))
+        with self._turn:
+            if self.path is None:
+                self._make()
+            assert self.path is not None
+            self._count += 1
+            return os.path.join(self.path, str(self._count))
 
     def _make(self) -> None:
         base = self.base
@@ -221,6 +225,27 @@ def write_frames(path: str, frames: payloads.Frames) -> None:
         with contextlib.suppress(OSError):
             os.unlink(path)
         raise
+    finally:
+        os.close(handle)
+
+
+def file_memory(path: str, nbytes: int) -> memoryview:
+    """Return memory whose pages are those of a new file, which goes with the memory: the system can take them back.
+
+    Raises
+    ------
+    OSError
+        The file cannot be made as large.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.unlink(path)
+        found = os.fstatvfs(handle)
+        if nbytes > found.f_bavail * found.f_frsize // 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        # What is not there when it is written to would end the process.
+        os.posix_fallocate(handle, 0, nbytes)
+        return memoryview(mmap.mmap(handle, nbytes))
     finally:
         os.close(handle)
 

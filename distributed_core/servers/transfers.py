@@ -84,6 +84,7 @@ class Transfers:
                 channel = self._peers.get(address)
                 if channel is None or channel.stream.closed:
                     channel, _ = await open_channel(parse_address(address), self._worker.credential, "rpc")
+                    channel.stream.place_large(self._worker.memory.place)
                     channel.read_replies()
                     self._peers[address] = channel
                 return channel

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from tornado.ioloop import IOLoop
@@ -14,6 +14,7 @@ from tornado.ioloop import IOLoop
 from distributed_core import messages
 from distributed_core.comm.address import Address, format_address, parse_address
 from distributed_core.comm.channel import Channel, open_channel
+from distributed_core.comm.sleeping import watch_for_sleep
 from distributed_core.errors import (
     ConnectError,
     ConnectionLost,
@@ -160,6 +161,7 @@ class Worker(Server):
                 return
         self.memory.start()
         self.background(self._live())
+        self.background(watch_for_sleep(lambda: self.scheduler))
 
     async def _live(self) -> None:
         try:
@@ -268,6 +270,7 @@ class Worker(Server):
 
     async def _obey_well(self, channel: Channel, welcome: messages.Welcome) -> None:
         self.scheduler = channel
+        channel.stream.place_large(self.memory.place)
         self._channels[channel] = None
         self.feed(events.Registered())
         channel.send(messages.Heartbeat(self.memory.metrics()))
@@ -324,6 +327,10 @@ class Worker(Server):
         await asyncio.to_thread(self.data.close)
         if self.client is not None:
             await asyncio.to_thread(self.client.close)
+
+    def welcome(self, channel: Channel, hello: messages.Hello) -> tuple[int, Callable[[], Awaitable[None]]]:
+        channel.stream.place_large(self.memory.place)
+        return super().welcome(channel, hello)
 
     # --- the loop around the machine --------------------------------------------------------------
 

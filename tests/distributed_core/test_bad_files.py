@@ -157,10 +157,57 @@ def test_scheduler_files(content: bytes) -> None:
         path.unlink()
 
 
-@pytest.mark.parametrize("kind", ["missing", "a folder", "a symlink loop"])
-def test_scheduler_files_that_are_none(tmp_path: Path, kind: str) -> None:
-    with pytest.raises(CredentialError):
-        read_scheduler_file(MADE[kind](tmp_path / "s.json"))
+NO_FILES = ["missing", "empty", "binary", "a folder", "a symlink loop", "a pipe", "a device", "huge", "below a file"]
+
+
+@pytest.mark.parametrize("kind", NO_FILES)
+def test_scheduler_files_and_hostfiles_that_are_none(tmp_path: Path, kind: str) -> None:
+    """Neither waits for a pipe, nor reads a device without end, nor a terabyte."""
+    path = MADE[kind](tmp_path / "s.json")
+    with pytest.raises(CredentialError) as scheduler:
+        read_scheduler_file(path)
+    with pytest.raises(UsageError) as hosts:
+        read_hostfile(str(path))
+    for caught in (scheduler, hosts):
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("mode", "accepted"), [(0o600, True), (0o644, True), (0o664, True), (0o666, False), (0o602, False)]
+)
+def test_a_scheduler_file_that_everybody_can_write_leads_nowhere(tmp_path: Path, mode: int, accepted: bool) -> None:
+    """It names the credential, or says that none is needed."""
+    path = private(tmp_path / "s.json", b'{"address": "127.0.0.1:1", "insecure": true}')
+    path.chmod(mode)
+    if accepted:
+        assert read_scheduler_file(path)["address"] == "127.0.0.1:1"
+    else:
+        with pytest.raises(CredentialError, match="chmod o-w"):
+            read_scheduler_file(path)
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a device", "huge"])
+def test_commands_and_files_that_never_end(tmp_path: Path, kind: str) -> None:
+    path = str(MADE[kind](tmp_path / "f"))
+    for argv, code in (
+        (["dworker", "--scheduler-file", path, "--death-timeout", "1"], 1),
+        (["dcluster", "--hostfile", path], 2),
+    ):
+        done = run(*argv)
+        assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
+
+
+def test_a_hostfile_of_ten_megabytes(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="bytes, 1048576 are allowed"):
+        read_hostfile(str(private(tmp_path / "hosts", b"host\n" * 2_000_000)))
+
+
+@pytest.mark.parametrize("text", ["192.168.0.{1,2}", "192.168.0.{1..4}", "node[1-5]", "node*", "a,b", "u@n{1,2}:22"])
+def test_ranges_are_for_shells(text: str) -> None:
+    with pytest.raises(UsageError, match="opened by a shell"):
+        split_host(text, SSHOptions())
+    assert split_host("[::1]:22", SSHOptions())[1:] == ("::1", 22)
 
 
 WRONG = {
@@ -208,6 +255,17 @@ WRONG = {
         ["h", "--nprocs", "0"],
         ["h", "--ssh-private-key", "/"],
         ["h", "--credential", "/"],
+        ["192.168.0.{1,2}"],
+    ],
+    "dec2": [
+        *(["up", "--count", each] for each in ("x", "-1", "0", "1.5")),
+        ["up", "--provider", "moon"],
+        ["up", "--engine", "steam"],
+        ["up", "--no-such-option"],
+        ["up", "--name"],
+        ["no-such-command"],
+        ["run"],
+        ["run", "/no/such/script.py"],
     ],
 }
 

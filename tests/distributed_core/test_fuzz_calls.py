@@ -1,6 +1,7 @@
 """Every handler of every server, called with what makes no sense: an answer in one sentence, and nothing in the log.
 
-By default each handler of scheduler, worker and nanny gets 12 calls, about 700 in all; see `fuzzing.FACTOR`.
+By default each handler of scheduler, worker and nanny gets 12 calls, the scheduler's 12 more as from a client, some
+1,170 in all; see `fuzzing.FACTOR`.
 """
 
 from __future__ import annotations

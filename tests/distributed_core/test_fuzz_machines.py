@@ -301,6 +301,8 @@ def test_vows_are_made_once() -> None:
     [
         [messages.Assignment(1, 1, 1, b"", [[2, 1, ["a:1"]]], 0.0)] * 2,
         [messages.Assignment(1, 1, 1, b"", [[2, 1, ["a:1"]], [2, 1, ["a:1"]]], 0.0)],
+        [messages.Assignment(1, 1, 1, b"", [[2, 1, [None]]], 0.0)],
+        [messages.Acquisition([[2, 1, [5]]])],
         [messages.Assignment(1, 1, 1, b"", [], NAN)],
         [messages.Assignment(1, 1, 1, b"", [], INF)],
         [messages.Completion(1, 1, 1, 1.0, None)],

@@ -171,3 +171,25 @@ def test_a_file_that_somebody_removed_is_computed_again(launch: Launcher, tmp_pa
             path.unlink()
         assert client.gather(client.map(total, futures)) == [number * 2.5 * MB for number in range(15)]
         assert [future.result(timeout=60)[0] for future in futures] == list(map(float, range(15)))
+
+
+def test_a_result_larger_than_memory_moves_in_pieces(launch: Launcher, tmp_path: Path) -> None:
+    """From a worker to one that has half as much memory as the result takes, and from a client to that one."""
+    _, address = launch.scheduler()
+    launch.worker(address, "--nthreads", "1", "--name", "large", "--memory-limit", "0")
+    folder = tmp_path / "local"
+    options = ("--memory-limit", "160MB", "--local-directory", str(folder))
+    launch.worker(address, "--nthreads", "1", "--name", "small", *options)
+    with Client(address) as client:
+        client.wait_for_workers(2, timeout=30)
+        pid = client.submit(os.getpid, workers=["small"]).result(timeout=30)
+        made = client.submit(array, 3, 320, workers=["large"])
+        assert client.submit(total, made, workers=["small"]).result(timeout=60) == 3.0 * 320 * MB / 8
+        (brought,) = client.scatter([array(4, 320)], workers=["small"])
+        assert client.submit(total, brought, workers=["small"]).result(timeout=60) == 4.0 * 320 * MB / 8
+        assert client.submit(os.getpid, workers=["small"], pure=False).result(timeout=30) == pid
+        # What came is a result like others: it goes to disk, and from there to whoever wants it.
+        assert client.submit(total, brought, workers=["large"]).result(timeout=60) == 4.0 * 320 * MB / 8
+        del made, brought
+        until(lambda: not spill_files(folder))
+        assert client.submit(os.getpid, workers=["small"], pure=False).result(timeout=30) == pid

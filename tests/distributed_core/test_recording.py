@@ -9,9 +9,13 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from distributed_core import Client, messages
 from distributed_core.errors import UsageError
@@ -22,6 +26,7 @@ from distributed_core.settings import SchedulerSettings
 from distributed_core.sim import expand
 from distributed_core.sim.replay import replay, report
 from distributed_core.sim.run import Simulation
+from tests.distributed_core.fuzzing import inputs
 from tests.distributed_core.launching import Launcher
 
 SECRET = "hunter2-in-an-argument"
@@ -63,7 +68,7 @@ def test_a_recorded_world_replays_to_the_same_state(seed: int, tmp_path: Path) -
 def test_every_event_goes_there_and_back() -> None:
     journal = Journal(b"secret")
     samples = [
-        events.WorkerJoined(1, "a:1", "a", 2, {"resources": {"GPU": 1.0}}),
+        events.WorkerJoined(1, "a:1", "a", 2, {"resources": {"GPU": 1.0}, "memory_limit_bytes": 5}, returns=True),
         events.WorkerLost(1, -9, 5, alive=True),
         events.ClientJoined(2, "c", 2.0, returns=True),
         events.ClientLost(2),
@@ -134,6 +139,79 @@ def test_a_recording_that_was_cut_off_ends_where_it_can(tmp_path: Path) -> None:
         Recording(tmp_path / "no" / "folder", SchedulerMachine())
 
 
+HEAD = b'{"format": 1, "settings": {}}\n'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xd0\xff" * 50 + b"\n",
+        b'{"format": 1}\n',
+        b'{"format": 1, "settings": 5}\n[1, "Continued"]\n',
+        b'{"format": 1, "settings": {"fill_s": "x"}}\n[1, "Continued"]\n',
+        HEAD + b"5\n",
+        HEAD + b"[]\n",
+        HEAD + b'["x", "Continued"]\n',
+        HEAD + b"[1, 2]\n",
+        HEAD + b"[" * 100_000 + b"\n",
+    ],
+)
+def test_what_is_no_recording(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "recording"
+    path.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        replay(path)
+    assert "\n" not in str(caught.value)
+    for kind in (tmp_path, Path("/dev/zero"), tmp_path / "pipe"):
+        if kind.name == "pipe":
+            os.mkfifo(kind)
+        with pytest.raises(UsageError):
+            replay(kind)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A recording of a whole simulated world."""
+    path = tmp_path_factory.mktemp("whole") / "recording"
+    simulation = Simulation(expand(3).derived())
+    recording = Recording(path, simulation.scheduler)
+    simulation.run()
+    recording.close()
+    return path.read_bytes()
+
+
+@inputs(100)
+@given(st.data())
+def test_recordings_that_were_tampered_with(whole: bytes, data: st.DataObject) -> None:
+    """100 by default: bytes changed, lines lost, doubled or moved. It says what broke, or that it is no recording."""
+    lines = whole.splitlines(keepends=True)[: data.draw(st.integers(2, 200))]
+    for _ in range(data.draw(st.integers(1, 3))):
+        place, other = (data.draw(st.integers(0, len(lines) - 1)) for _ in range(2))
+        kind = data.draw(st.sampled_from(["change", "lose", "double", "move"]))
+        if kind == "change" and lines[place]:
+            at = data.draw(st.integers(0, len(lines[place]) - 1))
+            put = data.draw(
+                st.one_of(st.binary(min_size=1, max_size=3), st.sampled_from([b"-1", b"null", b"[]", b"9" * 30]))
+            )
+            lines[place] = lines[place][:at] + put + lines[place][at + 1 :]
+        elif kind == "lose" and len(lines) > 1:
+            del lines[place]
+        elif kind == "double":
+            lines.insert(place, lines[place])
+        elif kind == "move":
+            lines.insert(other, lines.pop(place))
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"".join(lines))
+        file.flush()
+        try:
+            told = report(replay(Path(file.name), check_every=50))
+        except UsageError as error:
+            told = str(error)
+            assert "\n" not in told
+    assert "Traceback" not in told
+
+
 @pytest.mark.process
 def test_a_stopped_cluster_becomes_a_replay(launch: Launcher, tmp_path: Path) -> None:
     path, go = tmp_path / "recording", str(tmp_path / "go")
@@ -166,3 +244,65 @@ def test_a_stopped_cluster_becomes_a_replay(launch: Launcher, tmp_path: Path) ->
     Path(go).touch()
     del done, failed, stuck, after, unmet
     client.close()
+
+
+def logged(folder: str, number: int, *inputs: object) -> str:
+    with open(os.path.join(folder, str(number)), "a") as file:
+        file.write("ran\n")
+    return f"{SECRET}-{number}"
+
+
+@pytest.mark.process
+def test_a_scheduler_that_is_killed_and_one_that_comes_in_its_place_are_both_replayed(
+    launch: Launcher, tmp_path: Path
+) -> None:
+    """`kill -9` in the middle of work, another scheduler that the workers and the client come back to, and again."""
+    ran, go = tmp_path / "ran", str(tmp_path / "go")
+    ran.mkdir()
+    first, second = tmp_path / "first", tmp_path / "second"
+    scheduler, address = launch.scheduler("--record", str(first))
+    for name in ("one", "two"):
+        launch.worker(address, "--nthreads", "1", "--name", name, "--no-nanny", "--memory-limit", "300MB")
+    with Client(address, timeout=20) as client:
+        client.wait_for_workers(2, timeout=30)
+        done = [client.submit(logged, str(ran), number, SECRET) for number in range(50)]
+        client.gather(done)
+        stuck = client.submit(wait_for, go, *done, key="stuck")
+        rest = [client.submit(logged, str(ran), 100 + number, stuck) for number in range(50)]
+        while client.processing() and "runs on" not in client.explain(stuck):
+            pass
+        before = recorded(client, tmp_path)
+        scheduler.end(signal.SIGKILL)
+        again = launch.start(
+            "dscheduler", "--host", "127.0.0.1", "--port", address.rpartition(":")[2], "--record", str(second)
+        )
+        assert again.line().endswith(address)
+        client.wait_for_workers(2, timeout=60)
+        assert client.gather(done, direct=False) == [f"{SECRET}-{number}" for number in range(50)]
+        Path(go).touch()
+        assert client.gather(rest) == [f"{SECRET}-{100 + number}" for number in range(50)]
+        after = recorded(client, tmp_path)
+        again.end(signal.SIGKILL)
+        for path, told in ((first, before), (second, after)):
+            replayed = replay(path, events_max=told["events"])
+            assert (replayed.digest, replayed.broken) == (told["digest"], "")
+            assert len(replayed.machine.ledger.workers) == 2
+            assert {each.limit_bytes for each in replayed.machine.ledger.workers.values()} == {300_000_000}
+            whole = path.read_bytes()
+            assert SECRET.encode() not in whole
+            assert SECRET.encode().hex().encode() not in whole
+            assert b"PRIVATE KEY" not in whole
+            assert len(whole) < 200 * 1024
+            # Whatever was on its way to the disk when it was killed: the file can be read to its end.
+            assert replay(path).broken == ""
+        # Nothing ran twice, although the second scheduler began with nothing.
+        assert {each.name: each.read_text() for each in ran.iterdir()} == {
+            str(base + number): "ran\n" for base in (0, 100) for number in range(50)
+        }
+        client.close(timeout=1)
+
+
+def recorded(client: Client, folder: Path) -> dict[str, Any]:
+    """Return where the recording stands, as the live scheduler tells it."""
+    client.dump_state(folder / "state.json")
+    return dict(json.loads((folder / "state.json").read_text())["scheduler"]["recording"])

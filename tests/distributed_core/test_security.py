@@ -140,7 +140,7 @@ def test_strangers_are_refused_and_others_go_on(launch: Launcher, tmp_path: Path
     assert credential.write_new(foreign)
     with Client(address) as client:
         with pytest.raises(CredentialRefused, match="copy the file from the scheduler's machine"):
-            Client(address, credential=foreign, timeout=5)
+            Client(address, credential=foreign, timeout=30)
         with pytest.raises(CredentialRefused):
             rpc(address, credential=foreign).identity()
         with pytest.raises(ConnectError, match="pass --credential"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -21,7 +22,14 @@ from distributed_core.protocol import payload as payloads
 from distributed_core.protocol.codec import Buffer
 from distributed_core.servers import spilling
 from distributed_core.servers import store as stores
-from distributed_core.servers.spilling import FOLDER_PREFIX, Spilled, SpillFolder, remove_leftovers, spill_base
+from distributed_core.servers.spilling import (
+    FOLDER_PREFIX,
+    Spilled,
+    SpillFolder,
+    file_memory,
+    remove_leftovers,
+    spill_base,
+)
 from distributed_core.servers.store import Store
 
 KB = 1000
@@ -70,6 +78,16 @@ def test_the_least_recently_used_goes_first_and_comes_back(tmp_path: Path) -> No
 
     run(tmp_path, work)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_of_a_file_leaves_no_file(tmp_path: Path) -> None:
+    memory = file_memory(str(tmp_path / "1"), 10_000)
+    memory[9_999] = 7
+    assert (len(memory), memory[9_999], list(tmp_path.iterdir())) == (10_000, 7, [])
+    for nbytes in (1 << 60, shutil.disk_usage(tmp_path).free):
+        with pytest.raises(OSError, match="No space left"):
+            file_memory(str(tmp_path / "2"), nbytes)
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_files_are_private(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ _WORDS = {word.__name__: word for word in messages.WORDS}
 _FUNCTION_BODY, _TASK_PAYLOAD = 2, 3
 #: Fields that are sentences or figures: the machine passes them on, and does nothing by them.
 _SENTENCES = {"text", "reason", "metrics"}
+#: What a worker says of itself that the machine decides by; all else is shown to people.
+_DETAILS = ("resources", "memory_limit_bytes")
 
 
 class Journal:
@@ -46,8 +48,9 @@ class Journal:
         if type(event) is events.Received:
             return ["Received", event.peer, [self._message(message) for message in event.messages]]
         if type(event) is events.WorkerJoined:
-            resources = event.details.get("resources") or {}
-            return ["WorkerJoined", event.worker, event.address, event.name, event.nthreads, {"resources": resources}]
+            details = {name: event.details.get(name) for name in _DETAILS}
+            said = [event.worker, event.address, event.name, event.nthreads, details, event.returns]
+            return ["WorkerJoined", *said]
         if type(event) is events.RetirementPursued:
             return ["RetirementPursued", [[worker, ""] for worker in event.progress]]
         return [type(event).__name__, *(self._plain(getattr(event, field.name)) for field in fields(event))]
@@ -147,7 +150,8 @@ def digest(ledger: Ledger) -> str:
     for worker in ledger.workers.values():
         marks = (worker.retiring, worker.reserved, worker.alone, worker.nbytes, list(worker.lingering))
         at = (list(worker.assigned), list(worker.held), list(worker.arriving), list(worker.copying))
-        summed.update(repr((worker.id, worker.address, worker.name, worker.nthreads, *marks, *at)).encode())
+        memory = (worker.limit_bytes, worker.paused, worker.spilled_bytes, worker.expected_bytes, worker.returning)
+        summed.update(repr((worker.id, worker.address, worker.name, worker.nthreads, *marks, *at, *memory)).encode())
     for client in ledger.clients.values():
         summed.update(repr((client.id, client.name, len(client.tasks), len(client.functions))).encode())
     return summed.hexdigest()

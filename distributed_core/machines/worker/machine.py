@@ -398,6 +398,8 @@ class WorkerMachine:
         elif replica.holders:
             # Spread the requests for different data over its holders.
             address = replica.holders[replica.task % len(replica.holders)]
+            if type(address) is not str:
+                raise ProtocolError("the scheduler sent a holder that is no address")
             replica.source = address
             self.queues.setdefault(address, {})[replica.task] = None
         else:

@@ -152,13 +152,17 @@ class Life(Extension):
             self._check_later()
 
     def _check_later(self) -> None:
-        self.scheduler.loop.call_later(self.scheduler.idle_timeout_s / IDLE_CHECKS, self._check_idle)
+        loop, interval_s = self.scheduler.loop, self.scheduler.idle_timeout_s / IDLE_CHECKS
+        loop.call_later(interval_s, self._check_idle, loop.time() + interval_s)
 
-    def _check_idle(self) -> None:
+    def _check_idle(self, due: float) -> None:
         scheduler = self.scheduler
         if scheduler.exit_code is not None:
             return
         now = scheduler.loop.time()
+        if now - due > scheduler.idle_timeout_s / IDLE_CHECKS:
+            # The scheduler itself stood still: what was sent to it meanwhile is not read yet.
+            scheduler.last_activity = min(now, scheduler.last_activity + now - due)
         if self.busy():
             scheduler.last_activity = now
         if now - scheduler.last_activity < scheduler.idle_timeout_s:
