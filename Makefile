@@ -9,7 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 NAME ?= demo
 
-.PHONY: demo test test-fast lint types floors unit simulation machines clean
+.PHONY: demo test test-fast lint types floors unit simulation chaos machines clean
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -25,7 +25,7 @@ $(VENV)/.installed-test: $(VENV)/.installed
 demo: $(VENV)/.installed
 	@bash examples/demo.sh $(BIN) $(NAME)
 
-test: lint types floors unit simulation machines
+test: lint types floors unit simulation chaos machines
 	@echo "make test: all passed"
 
 test-fast: $(VENV)/.installed-test
@@ -46,6 +46,11 @@ unit: $(VENV)/.installed-test
 
 simulation: $(VENV)/.installed-test
 	$(BIN)/python -m tests sim --seeds 2000
+
+# Real processes on hosts of their own under real faults, and faults in the house that it must notice.
+chaos: $(VENV)/.installed-test
+	$(BIN)/python -m tests chaos --plants
+	$(BIN)/python -m tests chaos --seconds 120 --seed 1
 
 # Real machines, booted in a throw-away namespace; the tests say so where the host cannot.
 machines: $(VENV)/.installed-test

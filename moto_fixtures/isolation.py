@@ -28,11 +28,19 @@ def run_isolated(command: Sequence[str], environment: Mapping[str, str] | None =
     if lacking:
         raise HostLacking(f"This computer cannot carry machines: {lacking}")
     image.build()
+    return run_apart(command, environment)
+
+
+def run_apart(command: Sequence[str], environment: Mapping[str, str] | None = None, output: int | None = None) -> int:
+    """As `run_isolated`, for a command that needs no machines: no image is built, and nothing is checked.
+
+    output: a descriptor for what the command writes; by default it goes where that of this process goes.
+    """
     # unshare ignores SIGTERM and outlives its parent; setpriv lets the kernel kill it with this process, and
     # --kill-child goes on from there to the first process of the namespace, whose end is the end of everything in it.
     wrapper = ["setpriv", "--pdeathsig", "KILL", *host.UNSHARE, "--", "sh", "-c", _FIRST, "sh", *command]
     inside = {**os.environ, **(environment or {}), MARKER: "1", "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(wrapper, env=inside)
+    process = subprocess.Popen(wrapper, env=inside, stdout=output)
     with _forwarding(process):
         code = process.wait()
     return 128 - code if code < 0 else code

@@ -6,6 +6,7 @@ python -m tests sim --reduce 17            the smallest scenario that fails as t
 python -m tests sim --scenario FILE        the world of such a file
 python -m tests dask-suite                 dask's own tests of arrays, bags and delayed calls, on this engine
 python -m tests dask-suite bag delayed     parts of them; `-k WORDS` as for pytest
+python -m tests chaos --seconds 120        real processes under real faults; `--help` says more
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 from pathlib import Path
 
 from tests import simulation
+from tests.chaos import world
 from tests.dask_suite import SUITES, run_suites
 
 
@@ -33,7 +35,10 @@ def main() -> int:
     suite.add_argument("parts", nargs="*", choices=[*SUITES, []], default=[])
     suite.add_argument("-k", dest="words", default="")
     suite.add_argument("--report", type=Path, default=Path("dask-suite.txt"))
+    world.add_arguments(kinds.add_parser("chaos"))
     chosen = parser.parse_args()
+    if chosen.what == "chaos":
+        return world.main(chosen)
     if chosen.what == "dask-suite":
         return 1 if run_suites(chosen.parts or list(SUITES), chosen.words, chosen.report) else 0
     if chosen.reduce is not None:

@@ -361,7 +361,17 @@ class Session(Backlog):
     # --- waiting ----------------------------------------------------------------------------------
 
     async def settled(self, cells: Iterable[Cell]) -> None:
-        """Return when none of `cells` is pending."""
+        """Return when none of `cells` is pending.
+
+        While it waited for one, another one's result may have been lost with its worker: then it waits for that again.
+        """
+        kept = pending = list(cells)
+        while pending:
+            await self._all_settled(pending)
+            pending = [cell for cell in kept if cell.status == states.PENDING]
+
+    async def _all_settled(self, cells: list[Cell]) -> None:
+        """Return when each of `cells` has been settled."""
         loop = asyncio.get_running_loop()
         done = asyncio.Event()
         count = 1

@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from distributed_core import Client, as_completed, fire_and_forget, wait
+from distributed_core.client import cells as states
+from distributed_core.client.session import Session
+from distributed_core.comm.address import Address
 from distributed_core.errors import NotSerializable, TaskCancelled
 
 pytestmark = pytest.mark.process
@@ -215,3 +218,22 @@ def test_who_waits_for_what_another_thread_releases_hears_of_it(client: Client, 
     thread.join(20)
     (tmp_path / "go").touch()
     assert [type(error) for error in heard] == [TaskCancelled]
+
+
+def test_waiting_for_several_waits_again_for_what_was_lost_meanwhile() -> None:
+    async def wait_for_both() -> list[str]:
+        session = Session(Address("127.0.0.1", 1), None, None)
+        one, other = session.cells.new("f", None), session.cells.new("f", None)
+        waiting = asyncio.ensure_future(session.settled([one, other]))
+        await asyncio.sleep(0)
+        session.cells.finish(one, states.FINISHED)
+        session.cells.reopen(one)
+        session.cells.finish(other, states.FINISHED)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        session.cells.finish(one, states.FINISHED)
+        await waiting
+        return [one.status, other.status]
+
+    assert asyncio.run(wait_for_both()) == [states.FINISHED] * 2
