@@ -22,8 +22,10 @@ from moto_fixtures.lifecycle import Lifecycle
 from moto_fixtures.machine import NspawnMachine, NspawnMachines
 from moto_fixtures.paper import PaperMachine, PaperMachines
 from moto_fixtures.request import LoggedCall
+from moto_fixtures.rules.capacity import CapacityTable
+from moto_fixtures.rules.permissions import PermissionTable
+from moto_fixtures.rules.rates import RateLimits
 from moto_fixtures.server import ApiServer
-from moto_fixtures.strict import CapacityTable
 from moto_fixtures.weather import Weather
 
 REGION = "us-east-1"
@@ -118,7 +120,7 @@ class TestCloud:
         self.key_file = folder / f"{self.key_name}.pem"
         self.key_file.touch(mode=0o600)
         self.key_file.write_bytes(secret)
-        self.client("ec2").import_key_pair(KeyName=self.key_name, PublicKeyMaterial=public)
+        self._home.import_key(self.key_name, public)
 
     def _enforce_groups(self) -> None:
         if self._hall is not None:
@@ -150,6 +152,16 @@ class TestCloud:
     def capacity(self) -> CapacityTable:
         """How many instances of a type there are to be had."""
         return self._server.capacity
+
+    @property
+    def permissions(self) -> PermissionTable:
+        """What the caller may do."""
+        return self._server.permissions
+
+    @property
+    def rates(self) -> RateLimits:
+        """The token buckets of the API; they are off until `rates.on = True`."""
+        return self._server.rates
 
     @property
     def visible_after(self) -> int:
