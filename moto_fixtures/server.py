@@ -6,7 +6,6 @@ import base64
 import functools
 import io
 import json
-import logging
 import os
 import signal
 import socket
@@ -17,15 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import escape
 
-import psutil
 from botocore import parsers
 from botocore.session import get_session
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
-from werkzeug.serving import BaseWSGIServer, make_server
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
 from moto_fixtures import prices
 from moto_fixtures.account import MotoAccount, MotoRegion
 from moto_fixtures.lifecycle import Lifecycle, MachineKeeper
+from moto_fixtures.listener import Listener
 from moto_fixtures.request import ApiCall, ApiRefusal, LoggedCall, answer, parse_call, scope_of
 from moto_fixtures.rules.book import apply_rules
 from moto_fixtures.rules.capacity import CapacityTable
@@ -63,13 +61,6 @@ class HttpAnswer:
         return self.status.startswith("2")
 
 
-class QuietHandler(MotoRequestHandler):
-    """Handles one HTTP request without a line on stderr."""
-
-    def log(self, type: str, message: str, *args: Any) -> None:
-        """Say nothing: the calls are in the log of the cloud."""
-
-
 class ApiServer:
     """The API of one cloud on a port of 127.0.0.1.
 
@@ -99,27 +90,22 @@ class ApiServer:
         self.after_change: Callable[[], None] = _do_nothing
         self.regions_allowed: frozenset[str] | None = None
         self._numbering = threading.Lock()
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)
-        self._http: BaseWSGIServer = make_server("127.0.0.1", 0, self, threaded=True, request_handler=QuietHandler)
-        self._thread = threading.Thread(target=self._serve, name="test cloud API", daemon=True)
+        self._listener: Listener | None = None
+        self._starting = threading.Lock()
 
     @property
     def url(self) -> str:
-        """The endpoint for clients."""
-        return f"http://127.0.0.1:{self._http.server_port}"
-
-    def start(self) -> None:
-        """Begin to answer."""
-        self._thread.start()
-
-    def _serve(self) -> None:
-        self._http.serve_forever(poll_interval=0.02)  # how long `close` may take to be noticed
+        """The endpoint for clients; the port is opened when it is first asked for."""
+        with self._starting:
+            if self._listener is None:
+                self._listener = Listener(self)
+            return f"http://127.0.0.1:{self._listener.port}"
 
     def close(self) -> None:
         """Stop answering; the port is free when this returns."""
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
+        with self._starting:
+            if self._listener is not None:
+                self._listener.close()
 
     def describe(self, action: str, region: str) -> dict[str, Any]:
         """The answer of a Describe call without parameters, as boto3 gives it, past weather, rules and log."""
@@ -316,17 +302,15 @@ class ApiServer:
                 self.weather.cut_off()  # the caller is this process: as far as the cloud can tell, it is dead
             else:
                 os.kill(logged.client_pid, signal.SIGKILL)
-        connection: socket.socket = environ["werkzeug.socket"]
-        connection.shutdown(socket.SHUT_RDWR)
+        connection: socket.socket | None = environ.get("werkzeug.socket")
+        if connection is not None:
+            connection.shutdown(socket.SHUT_RDWR)
         raise ConnectionAbortedError("the weather closed this connection")
 
     def _client_pid(self, environ: Environ) -> int | None:
-        port = int(environ["REMOTE_PORT"])
-        for connection in psutil.net_connections(kind="tcp"):
-            here, there = connection.laddr, connection.raddr
-            if here and there and here.port == port and there.port == self._http.server_port:
-                return connection.pid
-        return None
+        if self._listener is None or "REMOTE_PORT" not in environ:
+            return None
+        return self._listener.client_pid(int(environ["REMOTE_PORT"]))
 
 
 @functools.cache
