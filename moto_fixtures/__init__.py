@@ -1,7 +1,8 @@
 """The test cloud: an EC2 API on loopback whose instances really boot.
 
-moto answers the EC2 API.  A WSGI layer in front of it adds what moto leaves out (`strict`), breaks it on request
-(`weather`) and ties each instance to a machine (`lifecycle`).  There are two kinds of machines behind one interface:
+moto answers the EC2 API.  A WSGI layer in front of it adds what moto leaves out (`rules`), breaks it on request
+(`weather`, `boots`) and ties each instance to a machine (`lifecycle`).  There are two kinds of machines
+behind one interface:
 
     TestCloud(machines=False)   machines on paper; no root needed, nothing leaves this process (`paper`)
     TestCloud()                 systemd-nspawn machines with their own address, root file system, systemd, sshd and
@@ -12,12 +13,15 @@ The floors, from the ground up; a file imports only from lines above its own:
     errors
     host  cache                 what this computer must offer; folders that are made once
     image  wheelhouse           the root file system of the machines; wheels for machines without a route
+    images                      the public images that the API shows
     request  account            an API call as data; the only door to moto's own objects
-    strict  weather  lifecycle  the rules that moto leaves out; faults on demand; the states of instances
+    rules  prices               the rules that moto leaves out, by subject; a few prices
+    weather  boots  lifecycle   faults on demand; how launches end; the states of instances
     paper                       machines on paper
     firewall  region  cage      security groups as nft rules; the network of the machines; their limits
     runs                        folders for the disks of machines, and what killed clouds left
     machine                     systemd-nspawn machines
+    listener  clients           a port for the API; boto3 clients of it
     server                      the WSGI layer
     cloud                       the front that tests use
     isolation                   the throw-away namespace

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from moto_fixtures import host
+from moto_fixtures import host, images
 from moto_fixtures.errors import MotoChanged
 
 # Read by moto when it is imported; switched on again in `check_moto` in case somebody imported moto before.
@@ -30,10 +30,12 @@ from moto.ec2.utils import filter_dict_attribute_mapping
 
 STATE_CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 
-#: Debian's account, and its device for the root file system.
-DEBIAN_OWNER = "136693071363"
+#: The device of Debian's root file system.
 ROOT_DEVICE = "/dev/xvda"
 ROOT_VOLUME_GIB = 8
+
+#: Addresses of each subnet that AWS keeps for itself.
+AWS_ADDRESSES = 5
 
 #: Ranges that are kept for documentation and for bench tests, so an address that leaks cannot belong to anybody.
 PUBLIC_NETWORKS = (ipaddress.ip_network("198.51.100.0/24"), ipaddress.ip_network("198.18.0.0/15"))
@@ -114,8 +116,8 @@ def _give_public_address(interface: Any) -> None:
         interface.public_ip = _addresses.setdefault(account_id, PublicAddresses()).take()
 
 
-class DebianImage(Ami):  # type: ignore[misc, unused-ignore]
-    """Debian's image as EC2 shows it: a small root volume that goes with the instance."""
+class PublicImage(Ami):  # type: ignore[misc, unused-ignore]
+    """A public image as EC2 shows it: a small root volume that goes with the instance."""
 
     @property
     def block_device_mappings(self) -> list[dict[str, Any]]:
@@ -161,33 +163,30 @@ class MotoRegion:
         self.account_id = account_id
         self.backend: Any = ec2_backends[account_id][name]
         _check_names(self.backend, _BACKEND_NAMES)
-        digest = hashlib.sha256(f"debian-12 {name}".encode()).hexdigest()
-        self.image_id = f"ami-{digest[:17]}"
-        self._register_image()
+        #: Public parameters of Systems Manager in this region; each names an image.
+        self.parameters: dict[str, str] = {}
+        for image in images.public_images(host.architecture()):
+            self._register(image)
+        self.image_id = self.parameters[images.BASE_PARAMETER.format(label=images.debian_label(host.architecture()))]
 
-    def _register_image(self) -> None:
-        architecture = host.architecture()
-        label = {"x86_64": "amd64"}.get(architecture, architecture)
-        image = DebianImage(
+    def _register(self, image: images.ImageDescription) -> None:
+        image_id = f"ami-{hashlib.sha256(f'{image.key} {self.name}'.encode()).hexdigest()[:17]}"
+        self.backend.amis[image_id] = PublicImage(
             self.backend,
-            self.image_id,
-            name=f"debian-12-{label}-20250721-2181",
-            description="Debian 12 (20250721-2181)",
-            owner_id=DEBIAN_OWNER,
+            image_id,
+            name=image.name,
+            description=image.description,
+            owner_id=image.owner,
             public=True,
             virtualization_type="hvm",
-            architecture=architecture,
+            architecture=image.architecture,
             hypervisor="xen",
             root_device_type="ebs",
-            root_device_name=ROOT_DEVICE,
-            image_location=f"amazon/debian-12-{label}-20250721-2181",
+            root_device_name=image.root_device,
+            image_location=f"{image.owner}/{image.name}",
             region_name=f"{self.name}a",
         )
-        self.backend.amis[image.id] = image
-        self.parameters = {
-            f"/aws/service/debian/release/12/latest/{label}": image.id,
-            f"/aws/service/debian/release/bookworm/latest/{label}": image.id,
-        }
+        self.parameters |= dict.fromkeys(image.parameters, image_id)
 
     # -- reading
 
@@ -242,6 +241,23 @@ class MotoRegion:
         """Whether an interface of the region has this private address."""
         return any(eni.private_ip_address == address for eni in self.backend.enis.values())
 
+    def free_addresses(self, subnet_id: str) -> int | None:
+        """How many addresses a subnet has left; None if there is no such subnet."""
+        for zones in self.backend.subnets.values():
+            if subnet_id in zones:
+                used = sum(1 for eni in self.backend.enis.values() if eni.subnet.id == subnet_id)
+                return int(zones[subnet_id].cidr.num_addresses) - AWS_ADDRESSES - used
+        return None
+
+    def root_device(self, image_id: str) -> str | None:
+        """The device name of the root volume of an image; None if there is no such image."""
+        image = self.backend.amis.get(image_id)
+        return None if image is None else str(image.root_device_name)
+
+    def tags_of(self, resource_id: str) -> dict[str, str]:
+        """The tags of whatever has this id."""
+        return dict(self.backend.tags.get(resource_id, {}))
+
     def vcpus(self, instance_type: str) -> int | None:
         """The number of virtual processors of a type; None if EC2 has no such type."""
         details = self._type(instance_type)
@@ -261,6 +277,10 @@ class MotoRegion:
         return None if pair is None else str(pair.public_key).strip()
 
     # -- mending
+
+    def import_key(self, name: str, public_key: bytes) -> None:
+        """Take a key pair in without a call."""
+        self.backend.import_key_pair(name, public_key, {})
 
     def adopt(self, instance: Any, interface_tags: dict[str, str], keep_interfaces: set[int]) -> None:
         """Make a new instance behave as on EC2.

@@ -11,29 +11,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import boto3
-from botocore.config import Config
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from moto_fixtures import image, region
+from moto_fixtures import clients, image, region
 from moto_fixtures.account import MotoAccount
+from moto_fixtures.boots import BootPlan
 from moto_fixtures.lifecycle import Lifecycle
 from moto_fixtures.machine import NspawnMachine, NspawnMachines
 from moto_fixtures.paper import PaperMachine, PaperMachines
 from moto_fixtures.request import LoggedCall
+from moto_fixtures.rules.capacity import CapacityTable
+from moto_fixtures.rules.permissions import PermissionTable
+from moto_fixtures.rules.rates import RateLimits
 from moto_fixtures.server import ApiServer
-from moto_fixtures.strict import CapacityTable
 from moto_fixtures.weather import Weather
 
 REGION = "us-east-1"
 KEY_NAME = "testcloud"
-
-
-@functools.cache
-def _session() -> boto3.session.Session:
-    """One session for all clients of all clouds: reading the description of EC2 takes a tenth of a second."""
-    return boto3.session.Session()
 
 
 class TestCloud:
@@ -69,7 +64,7 @@ class TestCloud:
         self._settles = settles
         self._with_machines = machines
         self._visible_after = visible_after
-        self._clients: dict[tuple[str, str], Any] = {}
+        self._clients: dict[tuple[str, str, str | None], clients.PooledClient] = {}
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> TestCloud:
@@ -103,22 +98,16 @@ class TestCloud:
         else:
             self._server.after_change = self._enforce_groups
             self._server.regions_allowed = frozenset({self.region})
-        self._server.start()
         undo.callback(self._server.close)
-        self._make_key(Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="testcloud-"))))
-        self._server.calls.clear()
+        self._secret = self._make_key()
 
-    def _make_key(self, folder: Path) -> None:
+    def _make_key(self) -> bytes:
         key = Ed25519PrivateKey.generate()
-        secret = key.private_bytes(
+        public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+        self._home.import_key(self.key_name, public)
+        return key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
         )
-        public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-        #: The private key of `key_name`, mode 0600.
-        self.key_file = folder / f"{self.key_name}.pem"
-        self.key_file.touch(mode=0o600)
-        self.key_file.write_bytes(secret)
-        self.client("ec2").import_key_pair(KeyName=self.key_name, PublicKeyMaterial=public)
 
     def _enforce_groups(self) -> None:
         if self._hall is not None:
@@ -126,6 +115,15 @@ class TestCloud:
             self._hall.enforce(groups, self._home)
 
     # -- what tests use
+
+    @functools.cached_property
+    def key_file(self) -> Path:
+        """The private key of `key_name`, mode 0600."""
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="testcloud-")))
+        place = folder / f"{self.key_name}.pem"
+        place.touch(mode=0o600)
+        place.write_bytes(self._secret)
+        return place
 
     @property
     def url(self) -> str:
@@ -147,9 +145,24 @@ class TestCloud:
         return self._server.weather
 
     @property
+    def boots(self) -> BootPlan:
+        """On paper: which launches never run, die on the way, or take their time."""
+        return self._paper.boots
+
+    @property
     def capacity(self) -> CapacityTable:
         """How many instances of a type there are to be had."""
         return self._server.capacity
+
+    @property
+    def permissions(self) -> PermissionTable:
+        """What the caller may do."""
+        return self._server.permissions
+
+    @property
+    def rates(self) -> RateLimits:
+        """The token buckets of the API; they are off until `rates.on = True`."""
+        return self._server.rates
 
     @property
     def visible_after(self) -> int:
@@ -213,21 +226,19 @@ class TestCloud:
 
     def client(self, service: str = "ec2", region: str | None = None) -> Any:
         """A boto3 client of this cloud.  It tries a failed call once only, so that faults show."""
-        wanted = (service, region or self.region)
-        if wanted not in self._clients:
-            self._clients[wanted] = self._make_client(*wanted)
-        return self._clients[wanted]
+        return self._client(service, region, self.url)
 
-    def _make_client(self, service: str, region: str) -> Any:
-        make: Any = _session().client  # its many overloads know no service by a variable's name
-        return make(
-            service,
-            endpoint_url=self.url,
-            region_name=region,
-            aws_access_key_id="testcloud",
-            aws_secret_access_key="testcloud",
-            config=Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=60),
-        )
+    def direct_client(self, service: str = "ec2", region: str | None = None) -> Any:
+        """The same without HTTP: its requests go straight to the API of the cloud, which then needs no port."""
+        return self._client(service, region, None)
+
+    def _client(self, service: str, region: str | None, url: str | None) -> Any:
+        wanted = (service, region or self.region, url)
+        if wanted not in self._clients:
+            self._clients[wanted] = made = clients.borrowed(*wanted[:2])
+            self._stack.callback(clients.give_back, made)
+            made.point(url, None if url else self._server)
+        return self._clients[wanted].boto
 
     def environment(self) -> dict[str, str]:
         """What a process needs in its environment to take this cloud for AWS."""

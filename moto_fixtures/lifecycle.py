@@ -122,6 +122,15 @@ class Lifecycle:
             elif state is not None:
                 self._dead.add(instance_id)
 
+    def machine_failed(self, instance_id: str) -> None:
+        """The machine could not be started: the instance goes from `pending` to `terminated`."""
+        with self._lock:
+            region, instance = self._find(instance_id)
+            if instance is not None and self._states[instance_id] == "pending":
+                region.end(instance, "terminated")
+                region.set_reason(instance, "Server.InternalError", "Internal error on launch")
+                self._terminated(region, instance)
+
     def reclaim(self, instance_id: str) -> None:
         """EC2 takes a spot instance back."""
         with self._lock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from moto_fixtures.boots import BootOutcome, BootPlan, Fate
 from moto_fixtures.lifecycle import BootOrder, Lifecycle
 
 #: The calls by which a client looks at instances.
@@ -49,16 +50,22 @@ class PaperMachines:
 
     def __init__(self, settles: int | Callable[[str], bool] = 1) -> None:
         self.machines: dict[str, PaperMachine] = {}
+        self.boots = BootPlan()
         self._settles = settles
         self._plans: dict[str, tuple[int, Callable[[str], None]]] = {}
 
     def boot(self, order: BootOrder) -> None:
-        """Plan to arrive in `running`."""
+        """Plan to arrive in `running`, or wherever the plan of boots says."""
+        outcome = BootOutcome()
         if order.instance_id in self.machines:
             self.machines[order.instance_id].order = order
         else:
             self.machines[order.instance_id] = PaperMachine(order, self)
-        self._plan(order.instance_id, self.lifecycle.machine_up)
+            outcome = self.boots.next()
+        if outcome.fate is Fate.DIES:
+            self._plan(order.instance_id, self.lifecycle.machine_failed)
+        elif outcome.fate is Fate.RUNS:
+            self._plan(order.instance_id, self.lifecycle.machine_up, outcome.looks_more)
 
     def power_off(self, instance_id: str) -> None:
         """Plan to be gone."""
@@ -96,6 +103,6 @@ class PaperMachines:
         """What was planned for an instance does not happen."""
         self._plans.pop(instance_id, None)
 
-    def _plan(self, instance_id: str, arrive: Callable[[str], None]) -> None:
-        looks = 0 if callable(self._settles) else self._settles
+    def _plan(self, instance_id: str, arrive: Callable[[str], None], looks_more: int = 0) -> None:
+        looks = looks_more if callable(self._settles) else self._settles + looks_more
         self._plans[instance_id] = (looks, arrive)

@@ -6,7 +6,6 @@ import base64
 import functools
 import io
 import json
-import logging
 import os
 import signal
 import socket
@@ -15,17 +14,26 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
+from xml.sax.saxutils import escape
 
-import psutil
 from botocore import parsers
 from botocore.session import get_session
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
-from werkzeug.serving import BaseWSGIServer, make_server
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
+from moto_fixtures import prices
 from moto_fixtures.account import MotoAccount, MotoRegion
 from moto_fixtures.lifecycle import Lifecycle, MachineKeeper
+from moto_fixtures.listener import Listener
 from moto_fixtures.request import ApiCall, ApiRefusal, LoggedCall, answer, parse_call, scope_of
-from moto_fixtures.strict import CapacityTable, TokenLedger, Visibility, apply_rules, interface_tags, kept_interfaces
+from moto_fixtures.rules.book import apply_rules
+from moto_fixtures.rules.capacity import CapacityTable
+from moto_fixtures.rules.interfaces import interface_tags, kept_interfaces
+from moto_fixtures.rules.permissions import PermissionTable, answer_dry_run, decoded
+from moto_fixtures.rules.rates import RateLimits
+from moto_fixtures.rules.requests import check_json, check_request
+from moto_fixtures.rules.spot import SpotLedger, is_spot
+from moto_fixtures.rules.tokens import TokenLedger
+from moto_fixtures.rules.visibility import Visibility
 from moto_fixtures.weather import Stroke, Verdict, Weather
 
 Environ = dict[str, Any]
@@ -33,6 +41,10 @@ StartResponse = Callable[..., Any]
 
 #: How much of a console GetConsoleOutput shows, as on EC2.
 CONSOLE_BYTES_MAX = 65536
+
+
+#: Errors to which moto gives another name than Amazon EC2 API Reference, "Error codes".
+RENAMED_ERRORS = {"InvalidKeyPair.Format": "InvalidKey.Format"}
 
 
 @dataclass(frozen=True)
@@ -47,13 +59,6 @@ class HttpAnswer:
     def good(self) -> bool:
         """Whether the call succeeded."""
         return self.status.startswith("2")
-
-
-class QuietHandler(MotoRequestHandler):
-    """Handles one HTTP request without a line on stderr."""
-
-    def log(self, type: str, message: str, *args: Any) -> None:
-        """Say nothing: the calls are in the log of the cloud."""
 
 
 class ApiServer:
@@ -75,6 +80,9 @@ class ApiServer:
         self.capacity = CapacityTable()
         self.tokens = TokenLedger()
         self.visibility = Visibility()
+        self.permissions = PermissionTable()
+        self.rates = RateLimits()
+        self.spot = SpotLedger()
         self.calls: list[LoggedCall] = []
         #: Errors of the test cloud itself, which a test should find empty.
         self.failures: list[Exception] = []
@@ -82,27 +90,22 @@ class ApiServer:
         self.after_change: Callable[[], None] = _do_nothing
         self.regions_allowed: frozenset[str] | None = None
         self._numbering = threading.Lock()
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)
-        self._http: BaseWSGIServer = make_server("127.0.0.1", 0, self, threaded=True, request_handler=QuietHandler)
-        self._thread = threading.Thread(target=self._serve, name="test cloud API", daemon=True)
+        self._listener: Listener | None = None
+        self._starting = threading.Lock()
 
     @property
     def url(self) -> str:
-        """The endpoint for clients."""
-        return f"http://127.0.0.1:{self._http.server_port}"
-
-    def start(self) -> None:
-        """Begin to answer."""
-        self._thread.start()
-
-    def _serve(self) -> None:
-        self._http.serve_forever(poll_interval=0.02)  # how long `close` may take to be noticed
+        """The endpoint for clients; the port is opened when it is first asked for."""
+        with self._starting:
+            if self._listener is None:
+                self._listener = Listener(self)
+            return f"http://127.0.0.1:{self._listener.port}"
 
     def close(self) -> None:
         """Stop answering; the port is free when this returns."""
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
+        with self._starting:
+            if self._listener is not None:
+                self._listener.close()
 
     def describe(self, action: str, region: str) -> dict[str, Any]:
         """The answer of a Describe call without parameters, as boto3 gives it, past weather, rules and log."""
@@ -150,14 +153,12 @@ class ApiServer:
         try:
             if verdict.refusal is not None:
                 raise verdict.refusal
-            if call.service == "ec2":
-                reply = self._ec2(call, environ)
-            elif call.service == "ssm" and call.action == "GetParameter":
-                reply = self._parameter(call, json.loads(body or b"{}")) or self._to_moto(environ, body)
-            else:
-                reply = self._to_moto(environ, body)
+            self.permissions.check(call, self.account.id)
+            reply = self._ec2(call, environ) if call.service == "ec2" else self._other_service(call, environ, body)
         except ApiRefusal as refusal:
             logged.outcome = refusal.code
+            if environ.get("HTTP_X_AMZ_TARGET"):
+                return _json({"__type": refusal.code, "message": refusal.message}, f"{refusal.status} {refusal.code}")
             return _xml(f"{refusal.status} {refusal.code}", refusal.body())
         except Exception as error:  # a fault of the test cloud itself: said to the caller, and kept for the test
             self.failures.append(error)
@@ -171,13 +172,17 @@ class ApiServer:
         if self.regions_allowed is not None and call.region not in self.regions_allowed:
             have = ", ".join(self.regions_allowed)
             raise ApiRefusal("UnsupportedOperation", f"this test cloud has machines in the region {have} only")
+        check_request(call)
         with self.lock:
+            self.rates.take(call)
             region = self.account.region(call.region)
             told = self.tokens.replay(call, region)
             if told is not None:
                 return told  # type: ignore[no-any-return]
             if call.action == "GetConsoleOutput":
                 return self._console(call, region)
+            if call.action == "DescribeSpotInstanceRequests":
+                return _xml("200 OK", self.spot.describe(call, region))
             if call.action.startswith("Describe"):
                 return self._look(call, region, environ)
             return self._change(call, region, environ)
@@ -186,11 +191,19 @@ class ApiServer:
         if call.action in ("DescribeInstances", "DescribeInstanceStatus"):
             self.before_look()
         with self.visibility.hiding(call, region):
-            return self._to_moto(environ, call.form())
+            return self._with_spot(self._to_moto(environ, call.form()))
+
+    def _with_spot(self, reply: HttpAnswer) -> HttpAnswer:
+        body = self.spot.with_requests(reply.body)
+        headers = tuple(each for each in reply.headers if each[0].lower() != "content-length")
+        return HttpAnswer(reply.status, (*headers, ("Content-Length", str(len(body)))), body)
 
     def _change(self, call: ApiCall, region: MotoRegion, environ: Environ) -> HttpAnswer:
         known = {one.id for one in region.instances()}
         changed = apply_rules(call, region)
+        if call.action == "StopInstances":
+            self.spot.cannot_stop(call)
+        answer_dry_run(call)
         if call.action == "RunInstances":
             changed = self.capacity.place(changed, region)
         with self.visibility.noticing(region):
@@ -198,6 +211,9 @@ class ApiServer:
         new = [one for one in region.instances() if one.id not in known]
         for instance in new:
             region.adopt(instance, interface_tags(call), kept_interfaces(call))
+        if reply.good and is_spot(call):
+            self.spot.note(call, [one.id for one in new])
+            reply = self._with_spot(reply)
         if reply.good:
             self._follow(call, region)
             self.tokens.remember(call, reply, frozenset(one.id for one in new))
@@ -221,16 +237,37 @@ class ApiServer:
         content = f"<instanceId>{instance_id}</instanceId><timestamp>{stamp}</timestamp><output>{text}</output>"
         return _xml("200 OK", answer(call.action, content))
 
-    def _parameter(self, call: ApiCall, question: dict[str, Any]) -> HttpAnswer | None:
+    # -- other services
+
+    def _other_service(self, call: ApiCall, environ: Environ, body: bytes) -> HttpAnswer:
+        reply = None
+        if environ.get("HTTP_X_AMZ_TARGET"):
+            question = json.loads(body or b"{}")
+            check_json(call.service, call.action, question)
+            if call.service == "ssm" and call.action in ("GetParameter", "GetParameters"):
+                reply = self._parameters(call, question)
+            elif call.service == "pricing" and call.action == "GetProducts":
+                reply = _json(prices.products(question))
+        elif call.action == "DecodeAuthorizationMessage":
+            message = escape(decoded(call.get("EncodedMessage") or ""))
+            content = f"<{call.action}Result><DecodedMessage>{message}</DecodedMessage></{call.action}Result>"
+            reply = _xml("200 OK", f"<{call.action}Response>{content}</{call.action}Response>".encode())
+        return reply or self._to_moto(environ, body)
+
+    def _parameters(self, call: ApiCall, question: dict[str, Any]) -> HttpAnswer | None:
         with self.lock:
-            name = question.get("Name", "")
-            value = self.account.region(call.region).parameters.get(name)
-        if value is None:
+            known = self.account.region(call.region).parameters
+        names = question["Names"] if call.action == "GetParameters" else [question["Name"]]
+        if not any(name in known for name in names):
             return None
-        held = {"Name": name, "Type": "String", "Value": value, "Version": 1, "DataType": "aws:ec2:image"}
-        body = json.dumps({"Parameter": held}).encode()
-        headers = (("Content-Type", "application/x-amz-json-1.1"), ("Content-Length", str(len(body))))
-        return HttpAnswer("200 OK", headers, body)
+        held = [
+            {"Name": name, "Type": "String", "Value": known[name], "Version": 1, "DataType": "aws:ec2:image"}
+            for name in names
+            if name in known
+        ]
+        if call.action == "GetParameter":
+            return _json({"Parameter": held[0]})
+        return _json({"Parameters": held, "InvalidParameters": [name for name in names if name not in known]})
 
     # -- moto
 
@@ -250,6 +287,8 @@ class ApiServer:
             content = b"".join(chunks)
         except Exception as error:  # moto raises for what it has not got, and botocore would try a 500 again and again
             raise ApiRefusal("UnsupportedOperation", f"moto cannot answer this: {type(error).__name__}: {error}")
+        for theirs, ours in RENAMED_ERRORS.items():
+            content = content.replace(f"<Code>{theirs}</Code>".encode(), f"<Code>{ours}</Code>".encode())
         return HttpAnswer(got["status"], tuple(got["headers"]), content)
 
     # -- strokes
@@ -263,17 +302,15 @@ class ApiServer:
                 self.weather.cut_off()  # the caller is this process: as far as the cloud can tell, it is dead
             else:
                 os.kill(logged.client_pid, signal.SIGKILL)
-        connection: socket.socket = environ["werkzeug.socket"]
-        connection.shutdown(socket.SHUT_RDWR)
+        connection: socket.socket | None = environ.get("werkzeug.socket")
+        if connection is not None:
+            connection.shutdown(socket.SHUT_RDWR)
         raise ConnectionAbortedError("the weather closed this connection")
 
     def _client_pid(self, environ: Environ) -> int | None:
-        port = int(environ["REMOTE_PORT"])
-        for connection in psutil.net_connections(kind="tcp"):
-            here, there = connection.laddr, connection.raddr
-            if here and there and here.port == port and there.port == self._http.server_port:
-                return connection.pid
-        return None
+        if self._listener is None or "REMOTE_PORT" not in environ:
+            return None
+        return self._listener.client_pid(int(environ["REMOTE_PORT"]))
 
 
 @functools.cache
@@ -329,6 +366,12 @@ def _ignore(_: bytes) -> None:
 
 def _xml(status: str, body: bytes) -> HttpAnswer:
     return HttpAnswer(status, (("Content-Type", "text/xml;charset=UTF-8"), ("Content-Length", str(len(body)))), body)
+
+
+def _json(content: object, status: str = "200 OK") -> HttpAnswer:
+    body = json.dumps(content).encode()
+    headers = (("Content-Type", "application/x-amz-json-1.1"), ("Content-Length", str(len(body))))
+    return HttpAnswer(status, headers, body)
 
 
 def _error_code(body: bytes) -> str:

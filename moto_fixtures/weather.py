@@ -6,6 +6,7 @@ is the first call after it.  Calls of all services count.
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -109,16 +110,32 @@ class Weather:
         """Let calls of `action` wait before they are carried out."""
         return self._order(Fault(Verdict(delay_s=delay_s), action=action, times=times))
 
-    def kill_before(self, k: int) -> Fault:
-        """SIGKILL to the caller at its k-th call from now, which is not carried out.
+    def kill_before(self, k: int, action: str = "*") -> Fault:
+        """SIGKILL to the caller at its k-th call (of `action`) from now, which is not carried out.
 
         If the caller is the process of the cloud itself, every connection is cut from that call on, until `clear`.
         """
-        return self._order(Fault(Verdict(before=Stroke.KILL), skip=k - 1))
+        return self._order(Fault(Verdict(before=Stroke.KILL), action=action, skip=k - 1))
 
-    def kill_after(self, k: int) -> Fault:
-        """SIGKILL to the caller at its k-th call from now, which is carried out; its answer is lost."""
-        return self._order(Fault(Verdict(after=Stroke.KILL), skip=k - 1))
+    def kill_after(self, k: int, action: str = "*") -> Fault:
+        """SIGKILL to the caller at its k-th call (of `action`) from now, which is carried out; its answer is lost."""
+        return self._order(Fault(Verdict(after=Stroke.KILL), action=action, skip=k - 1))
+
+    def by_chance(
+        self, seed: int | str, *, throttle: float = 0.0, lose_request: float = 0.0, lose_reply: float = 0.0
+    ) -> list[Fault]:
+        """Faults by chance, the same for the same seed and the same numbers of calls.  Each is a share of 1."""
+        throttled = ApiRefusal("RequestLimitExceeded", "Request limit exceeded.", 503)
+        kinds = [
+            (Verdict(refusal=throttled), throttle),
+            (Verdict(before=Stroke.CUT), lose_request),
+            (Verdict(after=Stroke.CUT), lose_reply),
+        ]
+        faults, low = [], 0.0
+        for verdict, share in kinds:
+            faults.append(self._order(Fault(verdict, times=None, when=_drawn(seed, low, low + share))))
+            low += share
+        return faults
 
     def cut_off(self, after: int = 0) -> Fault:
         """Let `after` calls pass and close all connections from then on, until `clear`."""
@@ -147,3 +164,10 @@ class Weather:
         with self._lock:
             self._faults.append(fault)
         return fault
+
+
+def _drawn(seed: int | str, low: float, high: float) -> Callable[[ApiCall], bool]:
+    def hit(call: ApiCall) -> bool:
+        return low <= random.Random(f"{seed} {call.number}").random() < high
+
+    return hit
