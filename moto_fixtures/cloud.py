@@ -174,6 +174,15 @@ class TestCloud:
         self._server.visibility.describes = describes
 
     @property
+    def known_after(self) -> int:
+        """How many changing calls that name a new instance or group are told that there is no such thing."""
+        return self._server.visibility.changes
+
+    @known_after.setter
+    def known_after(self, changes: int) -> None:
+        self._server.visibility.changes = changes
+
+    @property
     def image_id(self) -> str:
         """The id of the Debian 12 image in the home region."""
         return self._home.image_id

@@ -28,6 +28,7 @@ from moto_fixtures.request import ApiCall, ApiRefusal, LoggedCall, answer, parse
 from moto_fixtures.rules.book import apply_rules
 from moto_fixtures.rules.capacity import CapacityTable
 from moto_fixtures.rules.interfaces import interface_tags, kept_interfaces
+from moto_fixtures.rules.names import check_names
 from moto_fixtures.rules.permissions import PermissionTable, answer_dry_run, decoded
 from moto_fixtures.rules.rates import RateLimits
 from moto_fixtures.rules.requests import check_json, check_request
@@ -173,6 +174,7 @@ class ApiServer:
             have = ", ".join(self.regions_allowed)
             raise ApiRefusal("UnsupportedOperation", f"this test cloud has machines in the region {have} only")
         check_request(call)
+        check_names(call)
         with self.lock:
             self.rates.take(call)
             region = self.account.region(call.region)
@@ -200,6 +202,7 @@ class ApiServer:
 
     def _change(self, call: ApiCall, region: MotoRegion, environ: Environ) -> HttpAnswer:
         known = {one.id for one in region.instances()}
+        self.visibility.check_known(call)
         changed = apply_rules(call, region)
         if call.action == "StopInstances":
             self.spot.cannot_stop(call)

@@ -4,6 +4,7 @@ A rule before the call takes the call and the region, and gives the call back, c
 The rules read the region and change nothing in it.  What must be remembered between calls lies in small classes.
 
     requests      the form of a call, read by the description that botocore has of it
+    names         how ids, filters and names of groups must look
     permissions   who may do what; dry runs
     rates         token buckets for calls and for resources
     launch        parameters of RunInstances

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from moto_fixtures.account import MotoRegion
 from moto_fixtures.request import ApiCall
-from moto_fixtures.rules import groups, interfaces, launch, spot, states, tagging
+from moto_fixtures.rules import groups, interfaces, launch, names, spot, states, tagging
 
 Rule = Callable[[ApiCall, MotoRegion], ApiCall]
 
@@ -35,7 +35,9 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "StartInstances": (states.can_start,),
     "StopInstances": (states.can_stop,),
     "RebootInstances": (states.can_reboot,),
-    "ModifyInstanceAttribute": (launch.new_user_data_fits,),
+    "ModifyInstanceAttribute": (launch.type_changes_at_rest, launch.new_user_data_fits),
+    "CreateSecurityGroup": (names.group_words_fit,),
+    "CreateTags": (names.resources_exist,),
     "DeleteTags": (tagging.own_tags_go,),
 }
 

@@ -43,6 +43,21 @@ def new_user_data_fits(call: ApiCall, region: MotoRegion) -> ApiCall:
     return call.with_parameters({name: base64.b64encode(text.encode()).decode()})
 
 
+def type_changes_at_rest(call: ApiCall, region: MotoRegion) -> ApiCall:
+    """The type of an instance changes while it is stopped.
+
+    Amazon EC2 API Reference, "ModifyInstanceAttribute": InstanceType.
+    """
+    instance_id = call.get("InstanceId") or ""
+    named = call.get("InstanceType.Value") or (call.get("Attribute") == "instanceType" and call.get("Value"))
+    state = region.state(instance_id)
+    if named and state not in (None, "stopped"):
+        raise ApiRefusal(
+            "IncorrectInstanceState", f"The instance '{instance_id}' is not in the 'stopped' state. (it is {state})"
+        )
+    return call
+
+
 def _checked_user_data(call: ApiCall, name: str) -> ApiCall:
     try:
         content = base64.b64decode(call.get(name) or "", validate=True)
