@@ -26,8 +26,13 @@ ANSWER_TIMEOUT_S = 20.0
 
 
 def slept_s() -> float:
-    """Return how long this computer has slept since it started, in seconds."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+    """Return how long this computer has slept since it started, in seconds; 0 where the system does not tell."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+    if hasattr(time, "CLOCK_UPTIME_RAW"):
+        # On macOS that is the clock which stands still, and CLOCK_MONOTONIC the one which does not.
+        return time.clock_gettime(time.CLOCK_MONOTONIC) - time.clock_gettime(time.CLOCK_UPTIME_RAW)
+    return 0.0
 
 
 async def watch_for_sleep(channel: Callable[[], Channel | None]) -> None:
