@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from distributed_core.cli.quantities import MemorySize
 from distributed_core.cli.running import EXIT_FAILED, EXIT_USAGE, complain, end
 from distributed_core.errors import EngineError, UsageError
 from distributed_core.settings import DEFAULT_PORT
@@ -27,7 +28,9 @@ from distributed_core.settings import DEFAULT_PORT
 @click.option(
     "--nprocs", type=click.IntRange(1, 1_000), default=1, show_default=True, help="Worker processes per host."
 )
-@click.option("--memory-limit", default="auto", show_default=True, help="Per worker process; 0 is no limit.")
+@click.option(
+    "--memory-limit", type=MemorySize(), default="auto", show_default=True, help="Per worker process; 0 is no limit."
+)
 @click.option("--ssh-username", help="Default: yours.")
 @click.option("--ssh-port", type=click.IntRange(1, 65535), default=22, show_default=True)
 @click.option("--ssh-private-key", type=click.Path(dir_okay=False), help="Default: your agent's, and ~/.ssh/id_*.")

@@ -112,8 +112,8 @@ def main(**options: Any) -> None:
         raise click.UsageError("--env, --preload-nanny and --lifetime-restart need a nanny; leave --no-nanny out")
     if chosen.name is not None and not chosen.name.strip():
         raise click.UsageError("--name is empty; write one, or leave it out")
-    if not chosen.death_timeout >= 0:
-        raise click.UsageError("--death-timeout is not a number; write seconds")
+    if not (chosen.death_timeout >= 0 and chosen.reconnect_timeout >= 0):
+        raise click.UsageError("--death-timeout and --reconnect-timeout are numbers; write seconds")
     if chosen.lifetime_stagger > chosen.lifetime:
         raise click.UsageError("--lifetime-stagger is longer than --lifetime; make it shorter")
     if chosen.lifetime_restart and not chosen.lifetime:

@@ -223,7 +223,7 @@ class Nanny(Server):
         if self.memory_limit_bytes:
             await asyncio.to_thread(remove_leftovers, spill_base(self.local_directory))
         if self.exit_code is None:
-            if code not in (0, 1) and self.machine.state != "stopping":
+            if code not in (0, 1, 2) and self.machine.state != "stopping":
                 logger.warning("%s: the worker process %d ended with %d", self.id, process.pid, code)
             address, self.worker_address = self.worker_address, None
             if address is not None and not self._leaving and self.machine.state == "up":

@@ -43,6 +43,7 @@ FIRST_RETRY_S = 0.02
 REFUSED_RETRY_S = 3.0
 RETRY_MAX_S = 1.0
 EXIT_NO_SCHEDULER = 1
+EXIT_USAGE = 2
 
 
 class Worker(Server):
@@ -157,7 +158,7 @@ class Worker(Server):
                 os.chdir(self.local_directory)
             except OSError as error:
                 self.failure = UsageError(f"--local-directory {self.local_directory} cannot be used ({error.strerror})")
-                self.background(self.close(EXIT_NO_SCHEDULER))
+                self.background(self.close(EXIT_USAGE))
                 return
         self.memory.start()
         self.background(self._live())
@@ -180,7 +181,7 @@ class Worker(Server):
                     self._let_go_of_scheduler(channel)
         except EngineError as error:
             self.failure = error
-            await self.close(EXIT_NO_SCHEDULER)
+            await self.close(EXIT_USAGE if isinstance(error, UsageError) else EXIT_NO_SCHEDULER)
 
     async def _register(self, timeout_s: float) -> tuple[Channel, messages.Welcome]:
         """Find the scheduler, for at most `timeout_s`, and register there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import tempfile
@@ -221,6 +222,8 @@ WRONG = {
         ["--preload", "no_such_module_anywhere", "--port", "0"],
         ["--preload", "/no/such/file.py", "--port", "0"],
         ["--preload", "os:no_such_function", "--port", "0"],
+        ["--record", "/"],
+        ["--record", "/no/such/folder/file", "--port", "0"],
         *(["--idle-timeout", each] for each in ("soon", "-1", "1x", "nan", "inf", "9" * 400)),
         ["--no-such-option"],
         ["an-argument"],
@@ -232,6 +235,11 @@ WRONG = {
         *(["a:1", "--worker-port", each] for each in ("x", "-1", "65536")),
         *(["a:1", "--memory-limit", each] for each in ("much", "-1", "nan", "1e400", "9" * 400, "5XB")),
         *(["a:1", "--death-timeout", each] for each in ("x", "-1", "nan")),
+        *(["a:1", "--reconnect-timeout", each] for each in ("x", "-1", "nan")),
+        ["a:1", "--preload", "no_such_module_anywhere"],
+        ["a:1", "--preload", "no_such_module_anywhere", "--no-nanny"],
+        ["a:1", "--preload-nanny", "no_such_module_anywhere"],
+        ["127.0.0.1:1", "--local-directory", "/dev/null/folder", "--no-nanny"],
         *(["a:1", "--resources", each] for each in ("GPU", "GPU=nan", "GPU=inf", "GPU=-1", "=1", "GPU=1 GPU=1")),
         *(["a:1", "--env", each] for each in ("NAME", "=x", "1X=2", "A B=1")),
         *(["a:1", "--lifetime", each] for each in ("x", "-1s", "nan", "9" * 400)),
@@ -253,6 +261,7 @@ WRONG = {
         *(["h", "--ssh-port", each] for each in ("0", "x")),
         ["h", "--nthreads", "-1"],
         ["h", "--nprocs", "0"],
+        *(["h", "--memory-limit", each] for each in ("much", "-1", "nan")),
         ["h", "--ssh-private-key", "/"],
         ["h", "--credential", "/"],
         ["192.168.0.{1,2}"],
@@ -268,6 +277,18 @@ WRONG = {
         ["run", "/no/such/script.py"],
     ],
 }
+
+
+#: Their values are names that only others can know.
+NAMES = {"--host", "--ssh-username", "--remote-python", "--log-directory", "--name"}
+
+
+@pytest.mark.parametrize("command", ["dscheduler", "dworker", "dcluster"])
+def test_no_option_is_left_out(command: str) -> None:
+    main = importlib.import_module(f"distributed_core.cli.{command}").main
+    tried = {word for options in WRONG[command] for word in options}
+    taking = {each.opts[0] for each in main.params if each.opts[0].startswith("-") and not each.is_flag}
+    assert taking - NAMES <= tried
 
 
 @pytest.mark.parametrize("command", WRONG)
