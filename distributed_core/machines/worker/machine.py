@@ -397,15 +397,13 @@ class WorkerMachine:
             del self.replicas[replica.task]
         elif replica.holders:
             # Spread the requests for different data over its holders.
-            address = replica.holders[replica.task % len(replica.holders)]
+            replica.source = address = replica.holders[replica.task % len(replica.holders)]
             if type(address) is not str:
                 raise ProtocolError("the scheduler sent a holder that is no address")
-            replica.source = address
             self.queues.setdefault(address, {})[replica.task] = None
         else:
             # Nobody to ask at all: the scheduler believes that it is here.
-            addresses = replica.absent if replica.absent or replica.unreachable else [""]
-            absent = [[replica.task, address] for address in addresses]
+            absent = [[replica.task, each] for each in replica.absent or ([] if replica.unreachable else [""])]
             unreachable = [[replica.task, address] for address in replica.unreachable]
             if replica.errand:
                 replica.errand = False
