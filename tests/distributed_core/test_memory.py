@@ -184,12 +184,12 @@ def test_a_result_larger_than_memory_moves_in_pieces(launch: Launcher, tmp_path:
         client.wait_for_workers(2, timeout=30)
         pid = client.submit(os.getpid, workers=["small"]).result(timeout=30)
         made = client.submit(array, 3, 240, workers=["large"])
-        assert client.submit(total, made, workers=["small"]).result(timeout=60) == 3.0 * 240 * MB / 8
+        assert client.submit(total, made, workers=["small"]).result(timeout=100) == 3.0 * 240 * MB / 8
         (brought,) = client.scatter([array(4, 240)], workers=["small"])
-        assert client.submit(total, brought, workers=["small"]).result(timeout=60) == 4.0 * 240 * MB / 8
+        assert client.submit(total, brought, workers=["small"]).result(timeout=100) == 4.0 * 240 * MB / 8
         assert client.submit(os.getpid, workers=["small"], pure=False).result(timeout=30) == pid
         # What came is a result like others: it goes to disk, and from there to whoever wants it.
-        assert client.submit(total, brought, workers=["large"]).result(timeout=60) == 4.0 * 240 * MB / 8
+        assert client.submit(total, brought, workers=["large"]).result(timeout=100) == 4.0 * 240 * MB / 8
         del made, brought
         until(lambda: not spill_files(folder))
         assert client.submit(os.getpid, workers=["small"], pure=False).result(timeout=30) == pid
