@@ -37,6 +37,9 @@ class SchedulerSettings:
     release_numbers_max: int = 2_000
     """Futures of a client that left are released so many at a time, so that nobody waits for all of them."""
     allowed_fetch_failures: int = 10
+    unreachable_max_s: float = 90.0
+    """A task fails whose input could not be fetched for longer than this, in more than so many tries; longer than a
+    worker may be silent, so that the data of dead ones is made again first."""
     recovery_s: float = 30.0
     """What workers that came back have of tasks that nobody asks for is disposed of after so long."""
     recovery_wait_s: float = 5.0

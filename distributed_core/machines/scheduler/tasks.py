@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from distributed_core.ids import FunctionId, Number, RunId, TaskId
+from distributed_core.ids import FunctionId, Number, PeerId, RunId, TaskId
 
 if TYPE_CHECKING:
     from distributed_core.machines.scheduler.fairness import Share
@@ -144,15 +144,21 @@ class Troubles:
     deaths, alone_deaths, fetch_failures
         How often a worker died that may have been running it; how often one died that ran nothing else; how often its
         inputs could not be fetched.
+    unreachable
+        Inputs that could not be fetched, and have not come anywhere since: when that was first.
+    shunned
+        Workers that could not fetch them, and are not tried again for a while.
     """
 
-    __slots__ = ("alone_deaths", "deaths", "fetch_failures", "suspect")
+    __slots__ = ("alone_deaths", "deaths", "fetch_failures", "shunned", "suspect", "unreachable")
 
     def __init__(self, suspect: bool = False) -> None:
         self.suspect = suspect
         self.deaths = 0
         self.alone_deaths = 0
         self.fetch_failures = 0
+        self.unreachable: dict[TaskId, float] = {}
+        self.shunned: dict[PeerId, None] = {}
 
 
 class TaskOptions(NamedTuple):
