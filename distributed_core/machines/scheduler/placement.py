@@ -336,7 +336,11 @@ def assign(ledger: Ledger, task: Task, worker: WorkerPeer) -> None:
         worker.functions[function.id] = None
         ledger.send(worker.id, messages.FunctionBody(function.id, function.name, function.body))
     inputs = [_locate(each, worker) for each in task.inputs] if task.inputs else []
-    timeout_s = task.options.timeout_s if task.options is not None else 0.0
+    timeout_s = 0.0
+    if task.options is not None:
+        timeout_s = task.options.timeout_s
+        if task.options.places:
+            inputs = [inputs[place] for place in task.options.places]
     ledger.send(worker.id, messages.Assignment(task.id, run, function.id, task.payload, inputs, timeout_s))
 
 

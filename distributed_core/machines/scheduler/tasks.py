@@ -165,7 +165,8 @@ class TaskOptions(NamedTuple):
     """What few tasks have.
 
     `retries` are left over, `resources` amounts by name, `workers` names, addresses or hosts of workers; `loose` lets
-    others run it where none of `workers` is there.
+    others run it where none of `workers` is there. `places` is there where its client knew one input under several
+    numbers: which of the task's inputs its payload finds at which place.
     """
 
     retries: int = 0
@@ -174,6 +175,7 @@ class TaskOptions(NamedTuple):
     loose: bool = False
     timeout_s: float = 0.0
     actor: bool = False
+    places: tuple[int, ...] = ()
 
 
 class Task:
@@ -186,7 +188,7 @@ class Task:
     function, payload
         What to run; None for scattered data, which cannot be computed again.
     inputs
-        The tasks whose data it needs, in the order that the payload counts them.
+        The tasks whose data it needs, each once, in the order that the payload counts them; see `TaskOptions.places`.
     users
         The tasks that have it as an input and are not forgotten, or None.
     options
