@@ -53,6 +53,8 @@ class SchedulerSettings:
     """And after as many more as it holds of these, so that asking takes some hundredths of the time at most."""
     client_absence_max_s: float = 12 * 3600.0
     """A client whose machine does not answer any more (a laptop that sleeps) keeps its futures for so long."""
+    predecessor_silence_max_s: float = 10.0
+    """A worker that was silent for so long makes room for another one of its name or address."""
     memory_withhold_fraction: float = 0.5
     """A worker gets no run whose result would bring what it holds in memory, with what its runs will give, above this
     part of its limit; unless it runs nothing."""

@@ -11,7 +11,7 @@ from distributed_core import messages
 from distributed_core.comm.address import Address, format_address
 from distributed_core.comm.credential import Credential
 from distributed_core.comm.stream import Stream
-from distributed_core.errors import ConnectError, ConnectionLost, ProtocolError, Refused, RemoteError
+from distributed_core.errors import ConnectError, ConnectionLost, Deferred, ProtocolError, Refused, RemoteError
 from distributed_core.protocol.codec import encode
 from distributed_core.protocol.plain import from_plain, to_plain
 
@@ -158,8 +158,8 @@ async def open_channel(
     ------
     ConnectError
         Nobody listens there, or it is no server of ours.
-    Refused
-        It does not let this peer in, and says why.
+    Refused, Deferred
+        It does not let this peer in, and says why; or does not know yet.
     CredentialRefused
         It holds another credential.
     """
@@ -194,6 +194,8 @@ async def open_channel(
     stream.abort()
     if type(first) is messages.Refusal:
         raise Refused(f"{where} refused: {first.reason}")
+    if type(first) is messages.Deferral:
+        raise Deferred(f"{where} does not know yet: {first.reason}")
     raise ConnectError(f"{where} does not answer as a server of this package; check the address")
 
 

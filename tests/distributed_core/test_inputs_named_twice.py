@@ -63,6 +63,7 @@ class Hand:
 
     def __init__(self) -> None:
         self.machine = WorkerMachine()
+        self.feed(worker_events.Instructed([messages.FunctionBody(1, "f", b"body")]))
 
     def feed(self, event: worker_events.WorkerEvent) -> list[Any]:
         out = self.machine.handle(event, 0.0)
