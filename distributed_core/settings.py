@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DEFAULT_PORT = 8786
+#: A peer that neither gives nor takes a byte of data, nor answers a ping, for so long is out of reach.
+TRANSFER_SILENCE_MAX_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class WorkerSettings:
     fetch_tasks_max: int = 1000
     fetch_bytes_max: int = 64 << 20
     """One request to a peer asks for at most so many tasks and bytes."""
+    transfer_silence_max_s: float = TRANSFER_SILENCE_MAX_S
     heartbeat_interval_s: float = 1.0
     told_at_once_max: int = 1000
     """Results that one message names, when a worker that comes back tells what it holds."""

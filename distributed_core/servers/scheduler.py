@@ -22,7 +22,7 @@ from distributed_core.servers.extensions.plugins import Plugins
 from distributed_core.servers.newcomers import Newcomers
 from distributed_core.servers.preloads import Preloads
 from distributed_core.servers.shell import Server
-from distributed_core.settings import DEFAULT_PORT, SchedulerSettings
+from distributed_core.settings import DEFAULT_PORT, TRANSFER_SILENCE_MAX_S, SchedulerSettings
 from distributed_core.versions import own_versions
 
 if TYPE_CHECKING:
@@ -394,10 +394,13 @@ class Scheduler(Server):
             raise UsageError(f"{op!r:.40} is not relayed")
         if not any(worker.address == address for worker in self.machine.ledger.workers.values()):
             raise ConnectionLost(f"no worker at {address} is registered")
-        return await self.call_server(address, op, arguments)
+        silence_max_s = TRANSFER_SILENCE_MAX_S if op in ("get_data", "put_data") else None
+        return await self.call_server(address, op, arguments, silence_max_s)
 
-    async def call_server(self, address: str, op: str, arguments: dict[str, Any] | None = None) -> Any:
-        """Call a handler of a worker or nanny, over a kept connection."""
+    async def call_server(
+        self, address: str, op: str, arguments: dict[str, Any] | None = None, silence_max_s: float | None = None
+    ) -> Any:
+        """Call a handler of a worker or nanny, over a kept connection; see `Channel.call` for what may go wrong."""
         channel = self._relays.get(address)
         if channel is None or channel.stream.closed:
             channel, _ = await open_channel(parse_address(address), self.credential, "rpc")
@@ -407,7 +410,7 @@ class Scheduler(Server):
                 channel.abort()  # two calls opened one each
                 channel = other
             self._relays[address] = channel
-        return await channel.call(op, arguments)
+        return await channel.call(op, arguments, silence_max_s=silence_max_s)
 
     def add_plugin(self, plugin: Any, name: str | None = None) -> None:
         """Take in a `SchedulerPlugin`, for `setup` in a preloaded module; its `start` is not called."""
