@@ -9,6 +9,7 @@
     |-- ConnectError                nobody answered, or not in time
     |   |-- PortInUse               another process listens there
     |   |-- Refused                 it answered, and said why it does not let this peer in
+    |   |-- Deferred                it answered that it will know in some seconds whether it does
     |   `-- CredentialRefused       the other side holds another credential, or none
     |-- CredentialError             a credential or scheduler file that cannot be read
     |-- ConnectionLost              an established connection ended
@@ -48,6 +49,7 @@ __all__ = [
     "CredentialRefused",
     "DataLost",
     "DataUnreachable",
+    "Deferred",
     "EngineError",
     "InvariantBroken",
     "KilledWorker",
@@ -104,6 +106,10 @@ class PortInUse(ConnectError):
 
 class Refused(ConnectError):
     """A server answered the greeting with a sentence that says why it does not let this peer in."""
+
+
+class Deferred(ConnectError):
+    """A server answered the greeting that it cannot say yet whether it lets this peer in: try again in a moment."""
 
 
 class CredentialRefused(ConnectError):

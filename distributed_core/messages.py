@@ -41,6 +41,12 @@ class Refusal(NamedTuple):
     reason: str
 
 
+class Deferral(NamedTuple):
+    """Instead of `Welcome`: not now, for a reason that is being looked into; the connection closes after it."""
+
+    reason: str
+
+
 class Request(NamedTuple):
     """A call of one of the handlers that `rpc` reaches; without an id it wants no reply."""
 
@@ -466,4 +472,5 @@ WORDS: tuple[type[Any], ...] = (
     Audit,
     Tally,
     Stocktaking,
+    Deferral,
 )

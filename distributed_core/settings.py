@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DEFAULT_PORT = 8786
+#: A peer that neither gives nor takes a byte of data, nor answers a ping, for so long is out of reach.
+TRANSFER_SILENCE_MAX_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,9 @@ class SchedulerSettings:
     release_numbers_max: int = 2_000
     """Futures of a client that left are released so many at a time, so that nobody waits for all of them."""
     allowed_fetch_failures: int = 10
+    unreachable_max_s: float = 90.0
+    """A task fails whose input could not be fetched for longer than this, in more than so many tries; longer than a
+    worker may be silent, so that the data of dead ones is made again first."""
     recovery_s: float = 30.0
     """What workers that came back have of tasks that nobody asks for is disposed of after so long."""
     recovery_wait_s: float = 5.0
@@ -50,6 +55,8 @@ class SchedulerSettings:
     """And after as many more as it holds of these, so that asking takes some hundredths of the time at most."""
     client_absence_max_s: float = 12 * 3600.0
     """A client whose machine does not answer any more (a laptop that sleeps) keeps its futures for so long."""
+    predecessor_silence_max_s: float = 10.0
+    """A worker that was silent for so long makes room for another one of its name or address."""
     memory_withhold_fraction: float = 0.5
     """A worker gets no run whose result would bring what it holds in memory, with what its runs will give, above this
     part of its limit; unless it runs nothing."""
@@ -73,6 +80,7 @@ class WorkerSettings:
     fetch_tasks_max: int = 1000
     fetch_bytes_max: int = 64 << 20
     """One request to a peer asks for at most so many tasks and bytes."""
+    transfer_silence_max_s: float = TRANSFER_SILENCE_MAX_S
     heartbeat_interval_s: float = 1.0
     told_at_once_max: int = 1000
     """Results that one message names, when a worker that comes back tells what it holds."""

@@ -13,6 +13,7 @@ from distributed_core.comm.address import parse_address
 from distributed_core.comm.channel import Channel, open_channel
 from distributed_core.errors import ConnectError, ConnectionLost, EngineError, NotSerializable, RemoteError
 from distributed_core.messages import Payload
+from distributed_core.settings import TRANSFER_SILENCE_MAX_S
 
 if TYPE_CHECKING:
     from distributed_core.client.session import Session
@@ -24,6 +25,8 @@ FETCH_TASKS = 1000
 FETCH_BYTES = 64 << 20
 #: How often a gather asks again for data whose holders did not give it.
 GATHER_TRIES = 20
+#: What every worker should answer soon, and may be asked twice.
+DATA = ("get_data", "put_data")
 
 
 class Bulk:
@@ -130,7 +133,13 @@ class Bulk:
             self._session.post(messages.Complaint([[number, address] for number in tasks.values()]))
 
     async def ask_worker(self, address: str, op: str, arguments: dict[str, Any]) -> Any:
-        """Call a worker: straight, or through the scheduler."""
+        """Call a worker: straight, or through the scheduler.
+
+        Raises
+        ------
+        ConnectError, ConnectionLost
+            It cannot be reached, or not any more; a worker that is silent is one of these.
+        """
         if self._session.direct is not False and address not in self._unreachable:
             try:
                 # One at a time, so that the calls of an actor leave in their order, also while a connection is made.
@@ -142,8 +151,15 @@ class Bulk:
                         )
                         channel.read_replies()
                         self._workers[address] = channel
-                    answer = channel.begin(op, arguments)
+                    # A method of an actor may keep its process from answering for as long as it likes.
+                    silence_max_s = TRANSFER_SILENCE_MAX_S if op in DATA else None
+                    answer = channel.begin(op, arguments, silence_max_s=silence_max_s)
                 return await answer
+            except TimeoutError as error:
+                if self._session.direct:
+                    raise ConnectionLost(f"a worker is out of reach: {error}") from None
+                logger.info("%s; the scheduler is asked for the data there", error)
+                self._unreachable[address] = None
             except ConnectError:
                 if self._session.direct:
                     raise

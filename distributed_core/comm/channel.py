@@ -11,9 +11,12 @@ from distributed_core import messages
 from distributed_core.comm.address import Address, format_address
 from distributed_core.comm.credential import Credential
 from distributed_core.comm.stream import Stream
-from distributed_core.errors import ConnectError, ConnectionLost, ProtocolError, Refused, RemoteError
+from distributed_core.errors import ConnectError, ConnectionLost, Deferred, ProtocolError, Refused, RemoteError
 from distributed_core.protocol.codec import encode
 from distributed_core.protocol.plain import from_plain, to_plain
+
+#: How often within the longest silence it is looked for a sign of life.
+LOOKS = 8
 
 
 class Channel:
@@ -26,6 +29,9 @@ class Channel:
         self.stream = stream
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._count = 0
+        #: Calls that end when the other side is silent, and for how long that may be.
+        self._impatient: dict[int, float] = {}
+        self._silence: Silence | None = None
         self._reader: asyncio.Task[None] | None = None
         #: Messages that came in one packet with the greeting; `read` returns them first.
         self.early: list[Any] = []
@@ -62,8 +68,17 @@ class Channel:
             return rest
         return batch
 
-    async def call(self, op: str, arguments: dict[str, Any] | None = None, timeout_s: float | None = None) -> Any:
+    async def call(
+        self,
+        op: str,
+        arguments: dict[str, Any] | None = None,
+        timeout_s: float | None = None,
+        silence_max_s: float | None = None,
+    ) -> Any:
         """Call the handler `op` of the other side and return its value.
+
+        With `silence_max_s` the other side may take as long as it likes, as long as it takes or gives bytes, or answers
+        a ping; so it must be a server.
 
         Raises
         ------
@@ -74,11 +89,17 @@ class Channel:
         ConnectionLost
             The connection ended before the reply.
         TimeoutError
-            No reply within `timeout_s` seconds.
+            No reply within `timeout_s` seconds, or no sign of life for `silence_max_s`.
         """
-        return await self.begin(op, arguments, timeout_s)
+        return await self.begin(op, arguments, timeout_s, silence_max_s)
 
-    def begin(self, op: str, arguments: dict[str, Any] | None = None, timeout_s: float | None = None) -> Awaitable[Any]:
+    def begin(
+        self,
+        op: str,
+        arguments: dict[str, Any] | None = None,
+        timeout_s: float | None = None,
+        silence_max_s: float | None = None,
+    ) -> Awaitable[Any]:
         """Send a call now, and return what to await for its value; errors are those of `call`."""
         if self.stream.closed:
             raise ConnectionLost(f"the connection to {format_address(self.stream.peer)} is closed")
@@ -88,6 +109,10 @@ class Channel:
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._calls[number] = reply
         self.send(messages.Request(number, op, arguments or {}))
+        if silence_max_s is not None:
+            self._impatient[number] = silence_max_s
+            if self._silence is None:
+                self._silence = Silence(self, silence_max_s)
         return self._reply_to(number, reply, timeout_s)
 
     async def _reply_to(self, number: int, reply: asyncio.Future[Any], timeout_s: float | None) -> Any:
@@ -95,6 +120,31 @@ class Channel:
             return await asyncio.wait_for(reply, timeout_s)
         finally:
             self._calls.pop(number, None)
+            self._impatient.pop(number, None)
+
+    def mind_silence(self, silent_s: float) -> bool:
+        """The other side gave no sign of life for so long: end calls that wait no longer; tell whether any wait on."""
+        if self.stream.closed:
+            self._impatient.clear()
+        over = [number for number, max_s in self._impatient.items() if silent_s >= max_s]
+        if over and len(over) == len(self._calls):
+            # Whoever calls next had better not wait for this one again.
+            self.stream.abort()
+        text = f"{format_address(self.stream.peer)} gave no sign of life for {silent_s:.0f} s"
+        for number in over:
+            self._impatient.pop(number, None)
+            reply = self._calls.pop(number, None)
+            if reply is not None and not reply.done():
+                reply.set_exception(TimeoutError(text))
+                reply.exception()  # looked at: nobody may be waiting any more
+        if not self._impatient:
+            self._silence = None
+            return False
+        if silent_s and not self.stream.closed:
+            # Nobody waits for the answer: that bytes come is enough.
+            self._count += 1
+            self.send(messages.Request(self._count, "ping", {}))
+        return True
 
     def fail(self, error: BaseException) -> None:
         """Let every call under way fail: the connection is gone."""
@@ -138,6 +188,30 @@ class Channel:
         self.fail(ConnectionLost("the connection was closed on this side"))
 
 
+class Silence:
+    """Looks now and then whether the other side of a channel lives: bytes come, or what is queued for it gets less."""
+
+    def __init__(self, channel: Channel, max_s: float) -> None:
+        self._channel = channel
+        self._loop = asyncio.get_running_loop()
+        self._interval_s = max_s / LOOKS
+        self._since_s = self._looked_s = self._loop.time()
+        self._received_bytes = channel.stream.received_bytes
+        self._pending_bytes = channel.stream.pending_bytes
+        self._loop.call_later(self._interval_s, self._look)
+
+    def _look(self) -> None:
+        stream, now = self._channel.stream, self._loop.time()
+        received_bytes, pending_bytes = stream.received_bytes, stream.pending_bytes
+        moved = received_bytes != self._received_bytes or pending_bytes < self._pending_bytes
+        # After a standstill of this process itself, nothing of what came was read yet.
+        if moved or now - self._looked_s > 2 * self._interval_s:
+            self._since_s = now
+        self._received_bytes, self._pending_bytes, self._looked_s = received_bytes, pending_bytes, now
+        if self._channel.mind_silence(now - self._since_s):
+            self._loop.call_later(self._interval_s, self._look)
+
+
 async def open_channel(
     address: Address,
     credential: Credential | None,
@@ -158,8 +232,8 @@ async def open_channel(
     ------
     ConnectError
         Nobody listens there, or it is no server of ours.
-    Refused
-        It does not let this peer in, and says why.
+    Refused, Deferred
+        It does not let this peer in, and says why; or does not know yet.
     CredentialRefused
         It holds another credential.
     """
@@ -194,6 +268,8 @@ async def open_channel(
     stream.abort()
     if type(first) is messages.Refusal:
         raise Refused(f"{where} refused: {first.reason}")
+    if type(first) is messages.Deferral:
+        raise Deferred(f"{where} does not know yet: {first.reason}")
     raise ConnectError(f"{where} does not answer as a server of this package; check the address")
 
 

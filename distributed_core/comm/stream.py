@@ -54,6 +54,11 @@ class Stream(ABC):
 
     @property
     @abstractmethod
+    def received_bytes(self) -> int:
+        """How much has come so far, also of what is not whole yet."""
+
+    @property
+    @abstractmethod
     def closed(self) -> bool:
         """Whether the connection has ended, from either side."""
 

@@ -54,6 +54,7 @@ class TCPStream(Stream):
         self._batch = Batch(asyncio.get_running_loop(), self._write)
         self._waiting: deque[Any] = deque()
         self._waiting_bytes = 0
+        self._received_bytes = 0
         self._pumping = False
         self._last_write: Any = None
         self.local = _address(iostream.socket.getsockname())
@@ -73,8 +74,11 @@ class TCPStream(Stream):
                     nbytes = min(len(view), PIECE_BYTES)
                     await _in_turn(self._io.read_into(view[:nbytes]))  # type: ignore[arg-type]
                     decoder.filled(nbytes)
+                    self._received_bytes += nbytes
                 else:
-                    decoder.feed(await _in_turn(self._io.read_bytes(CHUNK_BYTES, partial=True)))
+                    data = await _in_turn(self._io.read_bytes(CHUNK_BYTES, partial=True))
+                    self._received_bytes += len(data)
+                    decoder.feed(data)
         except StreamClosedError as error:
             lost = ConnectionLost(f"the connection to {format_address(self.peer)} ended{_why(error)}")
             lost.errno = getattr(error.real_error, "errno", None)
@@ -162,6 +166,11 @@ class TCPStream(Stream):
     def pending_bytes(self) -> int:
         # Tornado has no buffer any more once the stream is closed.
         return len(self._io._write_buffer or ()) + self._waiting_bytes
+
+    @property
+    def received_bytes(self) -> int:
+        # What Tornado has, of a piece that is on its way, counts too.
+        return self._received_bytes + self._io._read_buffer_size
 
     @property
     def closed(self) -> bool:

@@ -16,15 +16,13 @@ from distributed_core.comm.address import parse_address
 from distributed_core.comm.channel import Channel, open_channel
 from distributed_core.errors import ConnectionLost, NotEnoughWorkers, UsageError
 from distributed_core.machines.scheduler import SchedulerMachine, events, instructions
-from distributed_core.machines.scheduler.checking import Misbehaved, check_figures
-from distributed_core.protocol.codec import encode
-from distributed_core.quantities import checked_resources
 from distributed_core.servers.extensions import EXTENSIONS
 from distributed_core.servers.extensions.base import Extension
 from distributed_core.servers.extensions.plugins import Plugins
+from distributed_core.servers.newcomers import Newcomers
 from distributed_core.servers.preloads import Preloads
 from distributed_core.servers.shell import Server
-from distributed_core.settings import DEFAULT_PORT, SchedulerSettings
+from distributed_core.settings import DEFAULT_PORT, TRANSFER_SILENCE_MAX_S, SchedulerSettings
 from distributed_core.versions import own_versions
 
 if TYPE_CHECKING:
@@ -45,7 +43,6 @@ PART_WEIGHT = 400
 UNANSWERED = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN)
 #: Shares are compared by sums of time over weight, which must stay numbers that can be compared.
 WEIGHT_MIN = 1e-6
-NTHREADS_MAX = 1 << 20
 
 
 class Scheduler(Server):
@@ -110,6 +107,7 @@ class Scheduler(Server):
         self._soft_bytes_max = self.machine.settings.peer_soft_bytes_max
         self._peers: dict[int, Channel] = {}
         self._peer_count = 0
+        self._newcomers = Newcomers(self)
         self._workers_changed: list[asyncio.Future[None]] = []
         #: Requests that wait for something to change.
         self._watchers: list[asyncio.Future[None]] = []
@@ -156,10 +154,7 @@ class Scheduler(Server):
                     for message in asked.messages:
                         send(message)
             elif type(asked) is instructions.Drop:
-                channel = peers.get(asked.peer)
-                if channel is not None:
-                    self._complain(channel.stream.peer, asked.reason)
-                    channel.abort()
+                self.drop(asked.peer, asked.reason)
             elif type(asked) is instructions.WatchLiveness:
                 self.loop.call_later(asked.delay_s, self._check_liveness)
             elif type(asked) is instructions.WatchRecovery:
@@ -172,6 +167,13 @@ class Scheduler(Server):
             for watcher in watchers:
                 if not watcher.done():
                     watcher.set_result(None)
+
+    def drop(self, peer: int, reason: str) -> None:
+        """Close the connection to a worker or client, with a line in the log."""
+        channel = self._peers.get(peer)
+        if channel is not None:
+            self._complain(channel.stream.peer, reason)
+            channel.abort()
 
     def _send_slowly(self, channel: Channel, words: list[Any], pending_bytes: int) -> None:
         """Send to a peer that does not read: what it can fetch later stays here; one that never reads is dropped."""
@@ -218,19 +220,7 @@ class Scheduler(Server):
         if hello.role == "worker":
             name, nthreads = str(details["name"]), int(details["nthreads"])
             address = str(details["address"])
-            parse_address(address)
-            if nthreads < 1:
-                raise UsageError("a worker needs at least one thread")
-            _check_newcomer(details)
-            for worker in self.machine.ledger.workers.values():
-                if details.get("id") and worker.details.get("id") == details["id"]:
-                    continue  # The same process; its other connection is dead, and we did not hear of it yet.
-                if worker.address == address:
-                    raise UsageError(f"a worker at {address} is registered already")
-                if worker.name == name:
-                    where = worker.address
-                    raise UsageError(f"a worker named {name} is registered already, at {where}; choose another --name")
-            checked_resources(details.get("resources", {}))
+            self._newcomers.check(details, name, address)
             returns = details.pop("returns", False) is True
             join = events.WorkerJoined(peer, address, name, nthreads, dict(details), returns)
             leave = events.WorkerLost(peer)
@@ -404,10 +394,13 @@ class Scheduler(Server):
             raise UsageError(f"{op!r:.40} is not relayed")
         if not any(worker.address == address for worker in self.machine.ledger.workers.values()):
             raise ConnectionLost(f"no worker at {address} is registered")
-        return await self.call_server(address, op, arguments)
+        silence_max_s = TRANSFER_SILENCE_MAX_S if op in ("get_data", "put_data") else None
+        return await self.call_server(address, op, arguments, silence_max_s)
 
-    async def call_server(self, address: str, op: str, arguments: dict[str, Any] | None = None) -> Any:
-        """Call a handler of a worker or nanny, over a kept connection."""
+    async def call_server(
+        self, address: str, op: str, arguments: dict[str, Any] | None = None, silence_max_s: float | None = None
+    ) -> Any:
+        """Call a handler of a worker or nanny, over a kept connection; see `Channel.call` for what may go wrong."""
         channel = self._relays.get(address)
         if channel is None or channel.stream.closed:
             channel, _ = await open_channel(parse_address(address), self.credential, "rpc")
@@ -417,7 +410,7 @@ class Scheduler(Server):
                 channel.abort()  # two calls opened one each
                 channel = other
             self._relays[address] = channel
-        return await channel.call(op, arguments)
+        return await channel.call(op, arguments, silence_max_s=silence_max_s)
 
     def add_plugin(self, plugin: Any, name: str | None = None) -> None:
         """Take in a `SchedulerPlugin`, for `setup` in a preloaded module; its `start` is not called."""
@@ -447,25 +440,6 @@ class Scheduler(Server):
             channel.abort()
         if self.recording is not None:
             self.recording.close()
-
-
-def _check_newcomer(details: dict[str, Any]) -> None:
-    """See whether what a worker says of itself can be kept, and shown to everybody.
-
-    Raises
-    ------
-    UsageError
-        It cannot.
-    """
-    encode([details])  # deep nesting can be read and not be written again
-    if "nanny" in details:
-        parse_address(details["nanny"])
-    if int(details["nthreads"]) > NTHREADS_MAX:
-        raise UsageError(f"a worker has at most {NTHREADS_MAX} threads")
-    try:
-        check_figures(details)
-    except Misbehaved as error:
-        raise UsageError(str(error)) from None
 
 
 def _parts(batch: list[Any]) -> Iterator[list[Any]]:

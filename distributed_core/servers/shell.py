@@ -19,7 +19,7 @@ from distributed_core.comm.address import Address, format_address, outgoing_host
 from distributed_core.comm.channel import Channel, greet
 from distributed_core.comm.credential import Credential, load_or_create
 from distributed_core.comm.tcp import accept, bind
-from distributed_core.errors import ConnectionLost, EngineError, ProtocolError, UsageError
+from distributed_core.errors import ConnectionLost, Deferred, EngineError, ProtocolError, UsageError
 from distributed_core.protocol.codec import encode
 from distributed_core.servers import arguments, door
 from distributed_core.servers.logs import keep_recent, recent
@@ -233,6 +233,8 @@ class Server(TCPServer):
         def answer(hello: messages.Hello) -> Any:
             try:
                 peer, serve = self.welcome(channel, hello)
+            except Deferred as error:
+                return messages.Deferral(str(error))
             except UsageError as error:
                 return messages.Refusal(str(error))
             except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 #: Data above this size is serialized in a thread, so that heartbeats and small transfers go on.
 SERIALIZE_ASIDE_BYTES = 1 << 20
+CONNECT_TIMEOUT_S = 10.0
 
 
 class Transfers:
@@ -68,14 +69,15 @@ class Transfers:
 
     async def _ask_peer(self, address: str, tasks: list[int]) -> list[Any]:
         """Ask over the kept connection; once more over a new one if that had broken meanwhile."""
+        silence_max_s = self._worker.settings.transfer_silence_max_s
         channel = self._peers.get(address)
         if channel is not None and not channel.stream.closed:
             try:
-                return list(await channel.call("get_data", {"tasks": tasks}))
+                return list(await channel.call("get_data", {"tasks": tasks}, silence_max_s=silence_max_s))
             except ConnectionLost:
                 logger.debug("%s: the kept connection to %s had broken", self._worker.id, address)
         channel = await self._connect(address)
-        return list(await channel.call("get_data", {"tasks": tasks}))
+        return list(await channel.call("get_data", {"tasks": tasks}, silence_max_s=silence_max_s))
 
     async def _connect(self, address: str) -> Channel:
         """Return the connection to another worker; those that want it at once make one, not one each."""
@@ -83,7 +85,12 @@ class Transfers:
             async with self._turns.setdefault(address, asyncio.Lock()):
                 channel = self._peers.get(address)
                 if channel is None or channel.stream.closed:
-                    channel, _ = await open_channel(parse_address(address), self._worker.credential, "rpc")
+                    channel, _ = await open_channel(
+                        parse_address(address),
+                        self._worker.credential,
+                        "rpc",
+                        timeout_s=min(CONNECT_TIMEOUT_S, self._worker.settings.transfer_silence_max_s),
+                    )
                     channel.stream.place_large(self._worker.memory.place)
                     channel.read_replies()
                     self._peers[address] = channel

@@ -19,6 +19,7 @@ from distributed_core.errors import (
     ConnectError,
     ConnectionLost,
     CredentialRefused,
+    Deferred,
     EngineError,
     ProtocolError,
     Refused,
@@ -199,6 +200,10 @@ class Worker(Server):
                 # Its predecessor of the same name or port may be about to leave; what is wrong for good is not.
                 refused_until = refused_until or loop.time() + min(REFUSED_RETRY_S, timeout_s)
                 if loop.time() >= refused_until:
+                    raise
+                logger.debug("%s: %s", self.id, error)
+            except Deferred as error:
+                if left_s <= 0:
                     raise
                 logger.debug("%s: %s", self.id, error)
             except (ConnectError, ConnectionLost) as error:

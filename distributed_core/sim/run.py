@@ -19,7 +19,9 @@ from distributed_core.sim.workers import SimulatedWorker
 from distributed_core.sim.world import Link, Pipe, Process, World
 
 EVENTS_MAX = 200_000
-SETTINGS = SchedulerSettings(release_numbers_max=7, worker_silence_max_s=SILENCE_MAX_S, liveness_interval_s=0.3)
+SETTINGS = SchedulerSettings(
+    release_numbers_max=7, worker_silence_max_s=SILENCE_MAX_S, unreachable_max_s=4.0, liveness_interval_s=0.3
+)
 GREETING_S = 0.002
 REFUSED_RETRY_S = 0.05
 START_S = 0.1

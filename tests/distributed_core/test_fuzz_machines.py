@@ -300,7 +300,6 @@ def test_vows_are_made_once() -> None:
     "words",
     [
         [messages.Assignment(1, 1, 1, b"", [[2, 1, ["a:1"]]], 0.0)] * 2,
-        [messages.Assignment(1, 1, 1, b"", [[2, 1, ["a:1"]], [2, 1, ["a:1"]]], 0.0)],
         [messages.Assignment(1, 1, 1, b"", [[2, 1, [None]]], 0.0)],
         [messages.Acquisition([[2, 1, [5]]])],
         [messages.Assignment(1, 1, 1, b"", [], NAN)],

@@ -55,13 +55,26 @@ def on_submission(ledger: Ledger, client: ClientPeer, message: messages.Submissi
                 continue
             except TypeError:
                 raise Misbehaved("it submitted a task whose inputs are no numbers") from None
-            if function is None or len(set(inputs)) != len(inputs):
-                raise Misbehaved("it submitted a task with an unknown function or with an input twice")
-            task = new_task(ledger, client, number, key, function, payload, needs, priority, options_of(options))
+            if function is None:
+                raise Misbehaved("it submitted a task with an unknown function")
+            wishes = options_of(options)
+            if len(set(needs)) != len(needs):
+                if len(set(inputs)) != len(inputs):
+                    raise Misbehaved("it submitted a task with an input twice")
+                needs, wishes = _each_once(needs, wishes)
+            task = new_task(ledger, client, number, key, function, payload, needs, priority, wishes)
         transitions.want(ledger, client, number, task)
         if client.said is not None:
             client.said[number] = None
             recovery.claim(ledger, task)
+
+
+def _each_once(needs: tuple[Task, ...], options: TaskOptions | None) -> tuple[tuple[Task, ...], TaskOptions]:
+    """Several numbers of a client mean the same task: return the inputs without repetition, and where each goes."""
+    places: dict[Task, int] = {}
+    for each in needs:
+        places.setdefault(each, len(places))
+    return tuple(places), (options or TaskOptions())._replace(places=tuple(places[each] for each in needs))
 
 
 def known(ledger: Ledger, client: ClientPeer, number: Number, key: str | None) -> Task | None:

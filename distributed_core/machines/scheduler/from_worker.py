@@ -71,18 +71,29 @@ def on_rejection(ledger: Ledger, worker: WorkerPeer, message: messages.Rejection
     for number, address in absent:
         if number in inputs:
             disbelieve(ledger, inputs[number], address or worker.address)
-    unreachable = checked(message.unreachable, (int, str))
-    if not absent and not unreachable and task.function is not None:
+    if not absent and not message.unreachable and task.function is not None:
         # It lacks the function's body, which we believed to be there: it leaves again with the next assignment.
         worker.functions.pop(task.function.id, None)
-    if unreachable:
-        task.trouble().fetch_failures += 1
-    if task.troubles is not None and task.troubles.fetch_failures > ledger.settings.allowed_fetch_failures:
+    # Holders that the books have lost since are no reason: the data is made again, or is elsewhere.
+    unreachable = [
+        (inputs[number], address)
+        for number, address in checked(message.unreachable, (int, str))
+        if number in inputs and is_held_at(inputs[number], address)
+    ]
+    if unreachable and recovery.cut_off(ledger, task, worker, [each for each, _ in unreachable]):
         addresses = ", ".join(dict.fromkeys(address for _, address in unreachable))
-        text = f"worker {worker.address} could not fetch inputs from {addresses}; check the network between workers"
+        text = (
+            f"for more than {ledger.settings.unreachable_max_s:g} s no worker could fetch its inputs, at last "
+            f"{worker.address} from {addresses}; check the network between workers"
+        )
         transitions.fail(ledger, task, Reason("DataUnreachable", text, None))
     elif type(task.state) is Assigned:
         transitions.requeue(ledger, task)
+
+
+def is_held_at(task: Task, address: str) -> bool:
+    """Tell whether the data of a task should be at this address."""
+    return type(task.state) is Held and any(worker.address == address for worker in task.state.workers)
 
 
 def disbelieve(ledger: Ledger, task: Task, address: str) -> None:

@@ -53,6 +53,11 @@ def check(machine: SchedulerMachine) -> None:
     _demand(not (idle and withheld), f"tasks are withheld, and {idle} run nothing")
     limited = sum(worker.limit_bytes > 0 for worker in ledger.workers.values())
     _demand(ledger.limited == limited, f"{ledger.limited} workers are said to have a limit, {limited} have")
+    for task in ledger.cut_off.values():
+        blamed = task.troubles is not None and bool(task.troubles.unreachable)
+        _demand(blamed and type(task.state) in (Waiting, Ready, Assigned), f"{task} is cut off from nothing")
+    for task in ledger.retrying.values():
+        _demand(task.id in ledger.cut_off, f"{task} is tried again, and is not cut off")
     for run, thief in ledger.recalls.items():
         told = [task.state for task in ledger.tasks.values() if type(task.state) is Assigned and task.state.run == run]
         _demand(len(told) == 1 and told[0].recalled, f"run {run} is recalled for {thief}, and nobody has it")
@@ -77,7 +82,7 @@ def _check_memory(machine: SchedulerMachine, worker: WorkerPeer) -> None:
 def _easy(machine: SchedulerMachine, task: Task) -> bool:
     """Tell whether any worker may run it beside others, now."""
     options = task.options
-    if _withheld(machine, task):
+    if _withheld(machine, task) or task.id in machine.ledger.cut_off:
         return False
     return not task.suspect and (options is None or not (options.workers or options.resources))
 
@@ -139,7 +144,9 @@ def _check_task(machine: SchedulerMachine, task: Task) -> None:
             raise InvariantBroken(f"{task} is ready without its inputs")
         entry = (task.priority, task.id)
         parked = task.options is not None and entry in ledger.parked.get(task.options, ())
-        queued = task.id in ledger.suspects if task.suspect else parked or entry in task.share.queue
+        queued = task.id in ledger.cut_off or parked or entry in task.share.queue
+        if task.suspect:
+            queued = task.id in ledger.suspects
         if not (queued or _withheld(machine, task)):
             raise InvariantBroken(f"{task} is ready and in no queue")
     elif type(state) is Assigned:

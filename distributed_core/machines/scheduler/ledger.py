@@ -24,6 +24,7 @@ from distributed_core.machines.scheduler.tasks import (
     Task,
     TaskOptions,
     TaskState,
+    Waiting,
 )
 from distributed_core.settings import SchedulerSettings
 
@@ -67,6 +68,10 @@ class Ledger:
         self.parked: dict[TaskOptions, list[tuple[int, TaskId]]] = {}
         #: Ready tasks that are to run alone.
         self.suspects: dict[TaskId, Task] = {}
+        #: Tasks that some worker could not fetch an input for, until that comes to another worker or the task ends.
+        self.cut_off: dict[TaskId, Task] = {}
+        #: Those of them that are ready and to be placed now; others wait for the next check of liveness.
+        self.retrying: dict[TaskId, Task] = {}
         #: Ready tasks whose results no worker had space for, by their functions: heaps as those of shares.
         self.withheld: dict[Function, list[tuple[int, TaskId]]] = {}
         #: How many workers have a limit of memory.
@@ -165,6 +170,8 @@ class Ledger:
         if kind is Ready:
             if task.troubles is not None and task.troubles.suspect:
                 self.suspects[task.id] = task
+            elif task.troubles is not None and task.id in self.cut_off:
+                self.retrying[task.id] = task
             else:
                 self.shares.push(task.share, task.priority, task.id)
         elif type(new) is Assigned:
@@ -187,7 +194,30 @@ class Ledger:
                     detail = worker.address
                     worker.held[task.id] = task
                     worker.nbytes += new.nbytes
+                    if self.cut_off:
+                        self._pardon_users(task)
+        if task.troubles is not None and kind not in (Waiting, Ready, Assigned):
+            self.cut_off.pop(task.id, None)
+            self.retrying.pop(task.id, None)
         self.log.append((self.now, task.id, kind.__name__, detail))
+
+    def _pardon_users(self, task: Task) -> None:
+        """The data of `task` has come to a worker: those that it could not be fetched for may be tried anywhere."""
+        for user in task.users.values() if task.users else ():
+            troubles = user.troubles
+            if troubles is None or troubles.unreachable.pop(task.id, None) is None:
+                continue
+            troubles.shunned = {}
+            ready = type(user.state) is Ready and not troubles.suspect
+            if troubles.unreachable:
+                if ready:
+                    self.retrying[user.id] = user
+                continue
+            troubles.fetch_failures = 0
+            self.cut_off.pop(user.id, None)
+            self.retrying.pop(user.id, None)
+            if ready:
+                self.shares.push(user.share, user.priority, user.id)
 
     def _unassign(self, task: Task, old: Assigned) -> None:
         worker = old.worker

@@ -240,6 +240,7 @@ class SchedulerMachine:
 
     def _on_liveness_checked(self, event: events.LivenessChecked) -> None:
         self._watching = False
+        recovery.try_again(self.ledger)
         if self.ledger.now - self._check_due > self.settings.liveness_interval_s:
             # The scheduler itself stood still (a stopped process, a laptop that slept): what was sent to it meanwhile
             # is not read yet. Look again later.

@@ -35,6 +35,8 @@ def assign_ready(ledger: Ledger) -> None:
     """Give ready tasks to workers, best priority first within each client, while any worker has room."""
     if ledger.suspects:
         place_suspects(ledger)
+    if ledger.retrying:
+        place_cut_off(ledger)
     fresh: dict[int, WorkerPeer] = {}
     if ledger.fresh:
         fresh, ledger.fresh = ledger.fresh, {}
@@ -52,7 +54,9 @@ def assign_ready(ledger: Ledger) -> None:
             break
         _, task_id = heapq.heappop(share.queue)
         task = tasks.get(task_id)
-        if task is None or type(task.state) is not Ready or (task.troubles is not None and task.troubles.suspect):
+        if task is None or type(task.state) is not Ready:
+            continue
+        if task.troubles is not None and (task.troubles.suspect or task.id in ledger.cut_off):
             continue
         options = task.options
         if options is None or not (options.workers or options.resources):
@@ -240,6 +244,39 @@ def unmet(options: TaskOptions) -> str:
     return "no worker that is registered " + " and ".join(parts or ["may run it"])
 
 
+# --- inputs that could not be fetched ---------------------------------------------------------------
+
+
+def place_cut_off(ledger: Ledger) -> None:
+    """Place tasks whose inputs could not be fetched; those that no worker is left for wait until all are tried anew."""
+    retrying, ledger.retrying = ledger.retrying, {}
+    for task in retrying.values():
+        if type(task.state) is Ready and not task.suspect:
+            worker = choose_reaching(ledger, task)
+            if worker is not None:
+                give(ledger, task, worker)
+
+
+def choose_reaching(ledger: Ledger, task: Task) -> WorkerPeer | None:
+    """Return a worker that has all inputs, however busy; else one that has room and has not failed to fetch them."""
+    shunned, options = task.trouble().shunned, task.options
+    fitting = None if options is None else dict.fromkeys(willing(ledger, options))
+
+    def may(worker: WorkerPeer) -> bool:
+        return worker.id not in shunned and (fitting is None or (worker in fitting and has_free(worker, options)))
+
+    first = task.inputs[0].state if task.inputs else None
+    holders = [
+        each
+        for each in (first.workers if type(first) is Held else ())
+        if not each.barred and may(each) and all(other.id in each.held for other in task.inputs)
+    ]
+    if holders:
+        return min(holders, key=lambda each: load_s(ledger, each))
+    candidates = islice((each for each in ledger.open.values() if may(each)), CANDIDATES_MAX)
+    return min(candidates, key=lambda each: load_s(ledger, each) + transfer_s(ledger, task, each), default=None)
+
+
 # --- suspects run alone ---------------------------------------------------------------------------
 
 
@@ -252,7 +289,8 @@ def place_suspects(ledger: Ledger) -> None:
             continue
         options = task.options
         fitting = list(ledger.workers.values()) if options is None else willing(ledger, options)
-        fitting = [worker for worker in fitting if not (worker.alone or worker.retiring or worker.shut)]
+        shunned = task.trouble().shunned
+        fitting = [each for each in fitting if not (each.alone or each.retiring or each.shut or each.id in shunned)]
         idle = [worker for worker in fitting if not worker.active and has_free(worker, options)]
         if idle:
             worker = min(idle, key=lambda each: transfer_s(ledger, task, each))
@@ -298,7 +336,11 @@ def assign(ledger: Ledger, task: Task, worker: WorkerPeer) -> None:
         worker.functions[function.id] = None
         ledger.send(worker.id, messages.FunctionBody(function.id, function.name, function.body))
     inputs = [_locate(each, worker) for each in task.inputs] if task.inputs else []
-    timeout_s = task.options.timeout_s if task.options is not None else 0.0
+    timeout_s = 0.0
+    if task.options is not None:
+        timeout_s = task.options.timeout_s
+        if task.options.places:
+            inputs = [inputs[place] for place in task.options.places]
     ledger.send(worker.id, messages.Assignment(task.id, run, function.id, task.payload, inputs, timeout_s))
 
 

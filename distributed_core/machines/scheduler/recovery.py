@@ -109,6 +109,31 @@ def wish(ledger: Ledger, client: ClientPeer, number: Number, key: str) -> None:
         ledger.send(client.id, messages.Cancelled(number, f"no task is named {key:.200}"))
 
 
+# --- data out of reach ----------------------------------------------------------------------------
+
+
+def cut_off(ledger: Ledger, task: Task, worker: WorkerPeer, inputs: list[Task]) -> bool:
+    """A worker could not fetch these inputs of its task; return whether that has been so for too long."""
+    troubles = task.trouble()
+    troubles.fetch_failures += 1
+    troubles.shunned[worker.id] = None
+    ledger.cut_off[task.id] = task
+    for each in inputs:
+        troubles.unreachable.setdefault(each.id, ledger.now)
+    since_s = min(troubles.unreachable[each.id] for each in inputs)
+    settings = ledger.settings
+    often = troubles.fetch_failures > settings.allowed_fetch_failures
+    return often and ledger.now - since_s > settings.unreachable_max_s
+
+
+def try_again(ledger: Ledger) -> None:
+    """Some time has passed: workers that could not fetch data may try once more."""
+    for task in ledger.cut_off.values():
+        task.trouble().shunned = {}
+        if type(task.state) is Ready and not task.suspect:
+            ledger.retrying[task.id] = task
+
+
 # --- claims ---------------------------------------------------------------------------------------
 
 

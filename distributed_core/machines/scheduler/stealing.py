@@ -54,7 +54,9 @@ def worth_moving(ledger: Ledger, task: Task, victim: WorkerPeer, thief: WorkerPe
     """Tell whether `task` would start sooner on `thief`, by enough to pay for the move of its data."""
     state = task.state
     assert type(state) is Assigned
-    if state.recalled or state.started or state.seceded or task.suspect:
+    if state.recalled or state.started or state.seceded:
+        return False
+    if task.troubles is not None and (task.troubles.suspect or task.id in ledger.cut_off):
         return False
     options = task.options
     if options is not None and (options.actor or not _accepts(thief, task)):

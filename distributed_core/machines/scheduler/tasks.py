@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from distributed_core.ids import FunctionId, Number, RunId, TaskId
+from distributed_core.ids import FunctionId, Number, PeerId, RunId, TaskId
 
 if TYPE_CHECKING:
     from distributed_core.machines.scheduler.fairness import Share
@@ -144,22 +144,29 @@ class Troubles:
     deaths, alone_deaths, fetch_failures
         How often a worker died that may have been running it; how often one died that ran nothing else; how often its
         inputs could not be fetched.
+    unreachable
+        Inputs that could not be fetched, and have not come anywhere since: when that was first.
+    shunned
+        Workers that could not fetch them, and are not tried again for a while.
     """
 
-    __slots__ = ("alone_deaths", "deaths", "fetch_failures", "suspect")
+    __slots__ = ("alone_deaths", "deaths", "fetch_failures", "shunned", "suspect", "unreachable")
 
     def __init__(self, suspect: bool = False) -> None:
         self.suspect = suspect
         self.deaths = 0
         self.alone_deaths = 0
         self.fetch_failures = 0
+        self.unreachable: dict[TaskId, float] = {}
+        self.shunned: dict[PeerId, None] = {}
 
 
 class TaskOptions(NamedTuple):
     """What few tasks have.
 
     `retries` are left over, `resources` amounts by name, `workers` names, addresses or hosts of workers; `loose` lets
-    others run it where none of `workers` is there.
+    others run it where none of `workers` is there. `places` is there where its client knew one input under several
+    numbers: which of the task's inputs its payload finds at which place.
     """
 
     retries: int = 0
@@ -168,6 +175,7 @@ class TaskOptions(NamedTuple):
     loose: bool = False
     timeout_s: float = 0.0
     actor: bool = False
+    places: tuple[int, ...] = ()
 
 
 class Task:
@@ -180,7 +188,7 @@ class Task:
     function, payload
         What to run; None for scattered data, which cannot be computed again.
     inputs
-        The tasks whose data it needs, in the order that the payload counts them.
+        The tasks whose data it needs, each once, in the order that the payload counts them; see `TaskOptions.places`.
     users
         The tasks that have it as an input and are not forgotten, or None.
     options

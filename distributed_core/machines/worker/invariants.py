@@ -10,7 +10,7 @@ def check(machine: WorkerMachine) -> None:
     """Raise InvariantBroken where the worker's books contradict each other."""
     for run in machine.runs.values():
         missing = 0
-        for task in run.inputs:
+        for task in dict.fromkeys(run.inputs):
             replica = machine.replicas.get(task)
             if run.payload is not None and (replica is None or not replica.held):
                 missing += 1

@@ -140,8 +140,8 @@ class WorkerMachine:
 
     def _on_assignment(self, message: messages.Assignment) -> None:
         inputs = tuple([each[0] for each in message.inputs]) if message.inputs else ()
-        if message.run in self.runs or message.run in self.lingering or len(set(inputs)) != len(inputs):
-            raise ProtocolError(f"the scheduler sent the run {message.run} twice, or with an input twice")
+        if message.run in self.runs or message.run in self.lingering:
+            raise ProtocolError(f"the scheduler sent the run {message.run} twice")
         if message.timeout_s and not 0.0 < message.timeout_s <= TIMEOUT_MAX_S:
             raise ProtocolError(f"the scheduler sent the time limit {message.timeout_s}")
         if message.function not in self.functions:
@@ -154,8 +154,8 @@ class WorkerMachine:
             replica = self.replicas.get(task)
             if replica is None:
                 replica = self.replicas[task] = Replica(task, nbytes)
-            elif replica.held:
-                continue
+            elif replica.held or run.run in replica.waiters:
+                continue  # It is here, or was named before: a payload may find one input at several places.
             run.missing += 1
             self.waiting[run.run] = run
             replica.waiters[run.run] = None
@@ -222,7 +222,7 @@ class WorkerMachine:
     def _reject_waiting(self, gone: dict[TaskId, None]) -> None:
         """Runs that waited for other data lose data that they had: another holder died, and the books crossed."""
         for run in list(self.waiting.values()):
-            absent = [[task, ""] for task in run.inputs if task in gone]
+            absent = [[task, ""] for task in dict.fromkeys(run.inputs) if task in gone]
             if absent:
                 self._forget_waiting(run)
                 self._reports.append(messages.Rejection(run.task, run.run, absent, []))
@@ -259,8 +259,9 @@ class WorkerMachine:
                     messages.Completion(run.task, run.run, report.nbytes, report.duration_s, report.payload)
                 )
             elif isinstance(report, events.RunStarved):
-                self._discard([task for task in report.tasks if task in self.replicas and self.replicas[task].held])
-                absent = [[task, ""] for task in report.tasks]
+                missed = list(dict.fromkeys(report.tasks))
+                self._discard([task for task in missed if task in self.replicas and self.replicas[task].held])
+                absent = [[task, ""] for task in missed]
                 self._reports.append(messages.Rejection(run.task, run.run, absent, []))
             elif isinstance(report, events.RunDeclined):
                 self._reports.append(messages.Yielding(run.task, run.run, True))
