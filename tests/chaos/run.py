@@ -106,6 +106,10 @@ class Run:
                 done[fault.number].deaths = self._faults.deaths.get(fault.number, 0)
             self._tick()
         self._quiet(f"after round {number + 1}")
+        for job in sorted(self.oracle.jobs.values(), key=lambda job: job.begun_at_s - job.ended_at_s)[:3]:
+            if job.begun_at_s > begun_s and job.ended_at_s:
+                span = f"{job.begun_at_s - self.start_s:.1f} to {job.ended_at_s - self.start_s:.1f}"
+                self._say(f"among the longest: {job.name} ({job.kind}), from {span}")
         self.oracle.judge(begun_s)
         if self.oracle.complaints or self.cluster.complaints:
             self._stuck = True

@@ -63,7 +63,15 @@ def in_world(arguments: list[str], output: int | None = None) -> int:
     try:
         return run_apart(python_module("tests", *arguments), {RUN: run}, output)
     finally:
-        cage.sweep("chaos-")  # those of runs that were killed, too; groups in use stay
+        _sweep()
+
+
+def _sweep() -> None:
+    """Remove the control groups of this run, and of runs that were killed; others may be under way."""
+    runs = {group.name.split("-")[1] for tree in cage.trees().values() for group in tree.glob("chaos-*-*")}
+    for run in runs:
+        if run == str(os.getpid()) or not Path("/proc", run).exists():
+            cage.sweep(f"chaos-{run}-")
 
 
 def noticed(name: str) -> bool:
