@@ -215,11 +215,18 @@ async def connect(address: Address, credential: Credential | None, timeout_s: fl
     except (StreamClosedError, ssl.SSLError, OSError) as error:
         secured.close()
         real = getattr(error, "real_error", None) or secured.error or error
-        if isinstance(real, ConnectionError):
+        if _broke_off(real):
             # It ended just now, as far as one can tell; who refuses a credential says so.
             raise ConnectError(f"{where} broke off the TLS handshake ({_short(real)})") from None
         raise CredentialRefused(_refusal(where, credential, real)) from None
     return TCPStream(secured)
+
+
+def _broke_off(error: BaseException | None) -> bool:
+    """Tell whether the other side was gone in the middle of a handshake, rather than against it."""
+    return isinstance(error, ConnectionError | ssl.SSLEOFError) or (
+        isinstance(error, ssl.SSLError) and error.reason == "UNEXPECTED_EOF_WHILE_READING"
+    )
 
 
 def _refusal(where: str, credential: Credential, error: BaseException | None) -> str:
@@ -258,6 +265,8 @@ async def accept(iostream: IOStream, limits: Limits = GREETING_LIMITS) -> TCPStr
     ------
     CredentialRefused
         The client showed another credential, or none, or does not speak TLS.
+    ConnectionLost
+        It went away.
     """
     if isinstance(iostream, SSLIOStream):
         try:
@@ -268,6 +277,8 @@ async def accept(iostream: IOStream, limits: Limits = GREETING_LIMITS) -> TCPStr
         except (StreamClosedError, ssl.SSLError, OSError) as error:
             iostream.close()
             real = getattr(error, "real_error", None) or iostream.error or error
+            if _broke_off(real):
+                raise ConnectionLost(f"a peer broke off the TLS handshake ({_short(real)})") from None
             raise CredentialRefused(f"it does not hold this cluster's credential ({_short(real)})") from None
     try:
         return TCPStream(iostream, limits)
