@@ -56,6 +56,8 @@ class TCPStream(Stream):
         self._waiting_bytes = 0
         self._pumping = False
         self._last_write: Any = None
+        if iostream.closed():
+            raise ConnectionLost("the connection ended as soon as it was there")
         self.local = _address(iostream.socket.getsockname())
         self.peer = _address(_peer(iostream.socket))
         self._io.set_nodelay(True)
@@ -219,7 +221,11 @@ async def connect(address: Address, credential: Credential | None, timeout_s: fl
             # It ended just now, as far as one can tell; who refuses a credential says so.
             raise ConnectError(f"{where} broke off the TLS handshake ({_short(real)})") from None
         raise CredentialRefused(_refusal(where, credential, real)) from None
-    return TCPStream(secured)
+    try:
+        return TCPStream(secured)
+    except OSError as error:
+        secured.close()
+        raise ConnectError(f"{where} ended the connection after the TLS handshake ({_short(error)})") from None
 
 
 def _broke_off(error: BaseException | None) -> bool:

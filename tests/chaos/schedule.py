@@ -22,7 +22,7 @@ KINDS: dict[str, tuple[float, tuple[float, float]]] = {
     "latency": (2, (2, 6)),
     "loss": (2, (2, 6)),
     "slow": (2, (2, 6)),
-    "partition-workers": (0.5, (1, 6)),
+    "partition-workers": (2, (1, 6)),
     "partition-scheduler": (2, (1, 6)),
     "reset": (3, (0, 0)),
     "reset-scheduler": (1, (0, 0)),

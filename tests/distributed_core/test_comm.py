@@ -319,6 +319,27 @@ def test_who_dies_in_the_middle_of_a_handshake_refuses_no_credential(tmp_path: P
     run(main())
 
 
+def test_a_connection_that_ends_as_soon_as_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    credential.write_new(tmp_path / "c.pem")
+    secret = credential.load(tmp_path / "c.pem")
+    wait_for_handshake = tcp.SSLIOStream.wait_for_handshake
+
+    async def main() -> None:
+        async with serving(secret, echo) as (address, _):
+
+            async def and_end(stream: Any) -> Any:
+                await wait_for_handshake(stream)
+                if not stream.socket.server_side:
+                    stream.close()
+                return stream
+
+            monkeypatch.setattr(tcp.SSLIOStream, "wait_for_handshake", and_end)
+            with pytest.raises(ConnectError, match="after the TLS handshake"):
+                await connect(address, secret, 20)
+
+    run(main())
+
+
 def test_servers_that_are_not_there_or_say_nothing(tmp_path: Path) -> None:
     credential.write_new(tmp_path / "c.pem")
     secret = credential.load(tmp_path / "c.pem")
