@@ -238,5 +238,8 @@ def run_here(options: Options) -> int:
         report.print_table(report.recovery_table(run.oracle))
         print(report.summary(run.oracle, options.seed, took_s))
         return 0
+    except KeyboardInterrupt:
+        print(f"chaos: interrupted, seed {options.seed}")
+        return 130
     finally:
         run.cluster.close()

@@ -10,13 +10,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from moto_fixtures import cage, host
-from moto_fixtures.isolation import python_module, run_apart
-from moto_fixtures.region import MARKER
 from tests.chaos.plants import PLANTS
-from tests.chaos.run import Options, run_here
 from tests.chaos.schedule import KINDS
+
+# What brings the simulated EC2 along is imported where it is needed: it takes a second.
+if TYPE_CHECKING:
+    from tests.chaos.run import Options
 
 COMMANDS = ("ip", "nft", "ss", "unshare", "nsenter", "setpriv", "mount")
 RUN = "CHAOS_RUN"
@@ -42,7 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(chosen: argparse.Namespace) -> int:
     """Run what was chosen; return the exit code."""
+    from moto_fixtures.region import MARKER
+
     if os.environ.get(RUN) and os.environ.get(MARKER) == "1":
+        from tests.chaos.run import run_here
+
         return run_here(options_of(chosen))
     lacking = missing()
     if lacking:
@@ -59,6 +65,8 @@ def main(chosen: argparse.Namespace) -> int:
 
 def in_world(arguments: list[str], output: int | None = None) -> int:
     """Run the command in a new world; return its exit code."""
+    from moto_fixtures.isolation import python_module, run_apart
+
     run = str(os.getpid())
     try:
         return run_apart(python_module("tests", *arguments), {RUN: run}, output)
@@ -95,6 +103,8 @@ def noticed(name: str) -> bool:
 
 def options_of(chosen: argparse.Namespace) -> Options:
     """Return the options of a run."""
+    from tests.chaos.run import Options
+
     kinds = tuple(chosen.kinds.split(",")) if chosen.kinds else tuple(KINDS)
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
