@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 COMMANDS = ("ip", "nft", "ss", "unshare", "nsenter", "setpriv", "mount")
 RUN = "CHAOS_RUN"
 PLANT_SECONDS = 4.0
-PLANT_BOUND_S = 12.0
+PLANT_JOBS_BOUND_S, PLANT_BOOKS_BOUND_S = 20.0, 10.0
 EXIT_USAGE = 2
 
 
@@ -109,7 +109,7 @@ def options_of(chosen: argparse.Namespace) -> Options:
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         raise SystemExit(f"chaos: there is no fault {', '.join(unknown)}; there are {', '.join(KINDS)}")
-    bounds = {"jobs_bound_s": PLANT_BOUND_S, "books_bound_s": PLANT_BOUND_S} if chosen.plant else {}
+    bounds = {"jobs_bound_s": PLANT_JOBS_BOUND_S, "books_bound_s": PLANT_BOOKS_BOUND_S} if chosen.plant else {}
     return Options(
         seconds=chosen.seconds,
         seed=chosen.seed,
