@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 COMMANDS = ("ip", "nft", "ss", "unshare", "nsenter", "setpriv", "mount")
 RUN = "CHAOS_RUN"
 PLANT_SECONDS = 4.0
-PLANT_JOBS_BOUND_S, PLANT_BOOKS_BOUND_S = 20.0, 10.0
+PLANT_JOBS_BOUND_S, PLANT_BOOKS_BOUND_S = 20.0, 15.0
 EXIT_USAGE = 2
 
 
