@@ -31,6 +31,10 @@ from distributed_core.versions import own_versions
 
 logger = logging.getLogger(__name__)
 
+#: How long the first try to find the scheduler again may take, and each later one longer. Where nothing answers, the
+#: system asks less and less often, every 8 s after a cut of 7 s: a new try asks at once.
+FIRST_TRY_S = 2.0
+
 
 class Session(Backlog):
     """A `ClientMachine` with its connection to the scheduler, and the futures that live by it.
@@ -106,13 +110,13 @@ class Session(Backlog):
     async def _connect(self, timeout_s: float, returns: bool) -> Channel:
         assert self._loop is not None
         deadline = self._loop.time() + timeout_s
-        retry_s = 0.02
+        retry_s, try_s = 0.02, FIRST_TRY_S if returns else timeout_s
         while True:
             left_s = deadline - self._loop.time()
             try:
                 details = {"id": self.id, "weight": self.weight, "versions": own_versions(), "returns": returns}
                 channel, welcome = await open_channel(
-                    self.address, self.credential, "client", details, max(0.1, left_s)
+                    self.address, self.credential, "client", details, max(0.1, min(left_s, try_s))
                 )
                 break
             except ConnectError as error:
@@ -120,7 +124,7 @@ class Session(Backlog):
                 if type(error) is not ConnectError or left_s <= retry_s or "refused:" in str(error):
                     raise
             await asyncio.sleep(retry_s)
-            retry_s = min(0.5, retry_s * 1.6)
+            retry_s, try_s = min(0.5, retry_s * 1.6), try_s * 1.6
         if welcome.server != "Scheduler":
             channel.abort()
             raise ConnectError(f"{format_address(self.address)} is a {welcome.server.lower()}, not a scheduler")

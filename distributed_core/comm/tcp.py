@@ -57,6 +57,8 @@ class TCPStream(Stream):
         self._received_bytes = 0
         self._pumping = False
         self._last_write: Any = None
+        if iostream.closed():
+            raise ConnectionLost("the connection ended as soon as it was there")
         self.local = _address(iostream.socket.getsockname())
         self.peer = _address(_peer(iostream.socket))
         self._io.set_nodelay(True)
@@ -224,11 +226,22 @@ async def connect(address: Address, credential: Credential | None, timeout_s: fl
     except (StreamClosedError, ssl.SSLError, OSError) as error:
         secured.close()
         real = getattr(error, "real_error", None) or secured.error or error
-        if isinstance(real, ConnectionError):
+        if _broke_off(real):
             # It ended just now, as far as one can tell; who refuses a credential says so.
             raise ConnectError(f"{where} broke off the TLS handshake ({_short(real)})") from None
         raise CredentialRefused(_refusal(where, credential, real)) from None
-    return TCPStream(secured)
+    try:
+        return TCPStream(secured)
+    except OSError as error:
+        secured.close()
+        raise ConnectError(f"{where} ended the connection after the TLS handshake ({_short(error)})") from None
+
+
+def _broke_off(error: BaseException | None) -> bool:
+    """Tell whether the other side was gone in the middle of a handshake, rather than against it."""
+    return isinstance(error, ConnectionError | ssl.SSLEOFError) or (
+        isinstance(error, ssl.SSLError) and error.reason == "UNEXPECTED_EOF_WHILE_READING"
+    )
 
 
 def _refusal(where: str, credential: Credential, error: BaseException | None) -> str:
@@ -267,6 +280,8 @@ async def accept(iostream: IOStream, limits: Limits = GREETING_LIMITS) -> TCPStr
     ------
     CredentialRefused
         The client showed another credential, or none, or does not speak TLS.
+    ConnectionLost
+        It went away.
     """
     if isinstance(iostream, SSLIOStream):
         try:
@@ -277,6 +292,8 @@ async def accept(iostream: IOStream, limits: Limits = GREETING_LIMITS) -> TCPStr
         except (StreamClosedError, ssl.SSLError, OSError) as error:
             iostream.close()
             real = getattr(error, "real_error", None) or iostream.error or error
+            if _broke_off(real):
+                raise ConnectionLost(f"a peer broke off the TLS handshake ({_short(real)})") from None
             raise CredentialRefused(f"it does not hold this cluster's credential ({_short(real)})") from None
     try:
         return TCPStream(iostream, limits)

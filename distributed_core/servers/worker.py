@@ -40,6 +40,10 @@ from distributed_core.versions import own_versions
 logger = logging.getLogger(__name__)
 
 FIRST_RETRY_S = 0.02
+#: How long one try to connect may take. Where nothing answers, the system asks less and less often, every 8 s after a
+#: cut of 7 s: a new try asks at once. A scheduler that is slow gets more time with each.
+FIRST_TRY_S = 2.0
+TRY_MAX_S = 10.0
 #: A worker that the scheduler refuses tries again for so long.
 REFUSED_RETRY_S = 3.0
 RETRY_MAX_S = 1.0
@@ -188,12 +192,12 @@ class Worker(Server):
         """Find the scheduler, for at most `timeout_s`, and register there."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
-        retry_s = FIRST_RETRY_S
+        retry_s, try_s = FIRST_RETRY_S, FIRST_TRY_S
         refused_until = 0.0
         while True:
             left_s = deadline - loop.time()
             try:
-                return await self._try_to_register(max(0.1, min(10.0, left_s)))
+                return await self._try_to_register(max(0.1, min(try_s, left_s)))
             except CredentialRefused:
                 raise
             except Refused as error:
@@ -213,7 +217,7 @@ class Worker(Server):
                     raise ConnectError(text) from error
                 logger.debug("%s: %s", self.id, error)
             await asyncio.sleep(retry_s)
-            retry_s = min(RETRY_MAX_S, retry_s * 1.6)
+            retry_s, try_s = min(RETRY_MAX_S, retry_s * 1.6), min(TRY_MAX_S, try_s * 1.6)
 
     async def _try_to_register(self, timeout_s: float) -> tuple[Channel, messages.Welcome]:
         if self.host is None:

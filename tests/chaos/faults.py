@@ -103,8 +103,11 @@ class Faults:
 
     def _spoil_cable(self, fault: Fault) -> None:
         amount = fault.amount
+        cut = {"cut": True}
         how = {
-            "cut": {"cut": True},
+            "cut": cut,
+            "cut-scheduler": cut,
+            "cut-client": cut,
             "latency": {"delay_s": 0.02 + 0.2 * amount, "jitter_s": 0.02 * amount},
             "loss": {"loss": 0.02 + 0.2 * amount},
             "slow": {"bytes_per_s": 100e3 + 5e6 * amount},
@@ -194,6 +197,8 @@ class Faults:
         "stop-scheduler": _stop,
         "freeze-host": _freeze,
         "cut": _spoil_cable,
+        "cut-scheduler": _spoil_cable,
+        "cut-client": _spoil_cable,
         "latency": _spoil_cable,
         "loss": _spoil_cable,
         "slow": _spoil_cable,
@@ -201,6 +206,7 @@ class Faults:
         "partition-scheduler": _part,
         "reset": _reset,
         "reset-scheduler": _reset,
+        "reset-client": _reset,
         "out-of-memory": _take_memory,
         "full-disk": _fill_disk,
         "clock-jump": _jump,
@@ -215,6 +221,8 @@ class Faults:
         "stop-scheduler": _continue,
         "freeze-host": _thaw,
         "cut": _mend_cable,
+        "cut-scheduler": _mend_cable,
+        "cut-client": _mend_cable,
         "latency": _mend_cable,
         "loss": _mend_cable,
         "slow": _mend_cable,

@@ -76,7 +76,7 @@ class Run:
         planned = plan(options.seed, rounds, round_s, self.cluster.workers, clocked, kinds, options.at_once)
         self.cluster.start()
         self._wait(lambda: all(each.connected for each in self.cluster.submitters), START_BOUND_S, "clients connected")
-        self._come_to_rest("at the start")
+        self._come_to_rest("at the start", START_BOUND_S)
         for number, faults in enumerate(planned):
             if self._stuck or (number and time.monotonic() - self.start_s + round_s / 2 > options.seconds):
                 break
@@ -106,6 +106,10 @@ class Run:
                 done[fault.number].deaths = self._faults.deaths.get(fault.number, 0)
             self._tick()
         self._quiet(f"after round {number + 1}")
+        for job in sorted(self.oracle.jobs.values(), key=lambda job: job.begun_at_s - job.ended_at_s)[:3]:
+            if job.begun_at_s > begun_s and job.ended_at_s:
+                span = f"{job.begun_at_s - self.start_s:.1f} to {job.ended_at_s - self.start_s:.1f}"
+                self._say(f"among the longest: {job.name} ({job.kind}), from {span}")
         self.oracle.judge(begun_s)
         if self.oracle.complaints or self.cluster.complaints:
             self._stuck = True
@@ -126,8 +130,9 @@ class Run:
         self._say(f"all jobs ended {time.monotonic() - healed_s:.1f} s after the last fault was healed")
         self._come_to_rest(when)
 
-    def _come_to_rest(self, when: str) -> None:
+    def _come_to_rest(self, when: str, bound_s: float = 0.0) -> None:
         """Wait until nobody holds anything, and processes have what they had at first."""
+        bound_s = bound_s or self._options.books_bound_s
         begun_s = time.monotonic()
         found: list[str] = []
         while True:
@@ -135,13 +140,13 @@ class Run:
                 found = self.cluster.leftovers() or self._census.grown()
             except (EngineError, TimeoutError, OSError) as error:
                 found = [f"the scheduler does not answer: {type(error).__name__}: {error}"]
-            if not found or time.monotonic() - begun_s > self._options.books_bound_s:
+            if not found or time.monotonic() - begun_s > bound_s:
                 break
             for _ in range(4):
                 self._tick()
         if found:
             self._stuck = True
-            self.complaints += [f"{when}, {self._options.books_bound_s:.0f} s after all jobs: {each}" for each in found]
+            self.complaints += [f"{when}, {bound_s:.0f} s after all jobs: {each}" for each in found]
         self._say(f"at rest {time.monotonic() - begun_s:.1f} s after all jobs")
 
     def _end(self) -> None:
@@ -234,5 +239,8 @@ def run_here(options: Options) -> int:
         report.print_table(report.recovery_table(run.oracle))
         print(report.summary(run.oracle, options.seed, took_s))
         return 0
+    except KeyboardInterrupt:
+        print(f"chaos: interrupted, seed {options.seed}")
+        return 130
     finally:
         run.cluster.close()

@@ -17,6 +17,8 @@ KINDS: dict[str, tuple[float, tuple[float, float]]] = {
     "stop-scheduler": (1, (0.2, 3)),
     "freeze-host": (2, (0.2, 8)),
     "cut": (2, (0.5, 6)),
+    "cut-scheduler": (0.8, (0.3, 3)),
+    "cut-client": (0.8, (0.5, 6)),
     "latency": (2, (2, 6)),
     "loss": (2, (2, 6)),
     "slow": (2, (2, 6)),
@@ -24,6 +26,7 @@ KINDS: dict[str, tuple[float, tuple[float, float]]] = {
     "partition-scheduler": (2, (1, 6)),
     "reset": (3, (0, 0)),
     "reset-scheduler": (1, (0, 0)),
+    "reset-client": (1, (0, 0)),
     "out-of-memory": (2, (4, 4)),
     "full-disk": (1.5, (3, 8)),
     "clock-jump": (1.5, (3, 6)),
@@ -31,8 +34,8 @@ KINDS: dict[str, tuple[float, tuple[float, float]]] = {
     "retire": (1.5, (0, 0)),
     "terminate": (1.5, (0, 0)),
 }
-ON_SCHEDULER = {"kill-scheduler", "stop-scheduler", "reset-scheduler"}
-ON_CLIENT = {"kill-client"}
+ON_SCHEDULER = {"kill-scheduler", "stop-scheduler", "reset-scheduler", "cut-scheduler"}
+ON_CLIENT = {"kill-client", "cut-client", "reset-client"}
 #: A host is left alone for so long after a fault, so that it has a chance to do something.
 PAUSE_S = 1.0
 GAP_S = (0.3, 1.6)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from distributed_core import Client, Future, as_completed
+from distributed_core import Client, Future, as_completed, get_client
 from distributed_core.errors import EngineError, KilledWorker, TaskCancelled, TaskTimeout
 
 MARKS = "CHAOS_MARKS"
@@ -52,6 +52,12 @@ def checksum(*blocks: bytes) -> int:
 def sleeper(value: int, seconds: float) -> int:
     rest(seconds)
     return value
+
+
+def fanned_out(width: int) -> int:
+    """A task that submits tasks."""
+    client = get_client()
+    return sum(client.gather(client.map(increased, range(width))))
 
 
 def failing(value: int) -> int:
@@ -157,6 +163,12 @@ def one_by_one(client: Client, dice: random.Random) -> int:
     return 100
 
 
+def inside(client: Client, dice: random.Random) -> int:
+    widths = [dice.randrange(2, 20) for _ in range(4)]
+    expect(client.gather(client.map(fanned_out, widths)), [sum(range(1, width + 1)) for width in widths])
+    return 4 + sum(widths)
+
+
 def slow(client: Client, dice: random.Random) -> int:
     futures = [client.submit(sleeper, k, dice.uniform(0.1, 1.0)) for k in range(8)]
     expect(client.submit(add, *futures).result(), sum(range(8)))
@@ -229,6 +241,7 @@ JOBS: dict[str, tuple[Callable[[Client, random.Random], int], float, int]] = {
     "flood": (flood, 2, 0),
     "one-by-one": (one_by_one, 4, 0),
     "slow": (slow, 4, 0),
+    "inside": (inside, 1.5, 0),
     "resources": (resources, 3, 0),
     "fails": (fails, 2, 0),
     "retries": (retries, 3, 0),

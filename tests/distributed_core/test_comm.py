@@ -296,6 +296,50 @@ def test_who_says_nothing_is_told_apart_from_a_stranger(
     assert not [record for record in caplog.records if record.exc_info]
 
 
+def test_who_dies_in_the_middle_of_a_handshake_refuses_no_credential(tmp_path: Path) -> None:
+    credential.write_new(tmp_path / "c.pem")
+    secret = credential.load(tmp_path / "c.pem")
+
+    async def main() -> None:
+        async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1)
+            await reader.read(1 << 16)  # all of the greeting: with bytes unread it would be a reset
+            writer.close()
+
+        server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+        async with server:
+            with pytest.raises(ConnectError, match="broke off the TLS handshake") as caught:
+                await connect(Address(*server.sockets[0].getsockname()), secret, 20)
+            assert type(caught.value) is ConnectError
+        async with serving(secret, echo) as (address, ends):
+            with socket.create_connection(address, DEADLINE_S):
+                pass
+            assert isinstance(await ends.get(), ConnectionLost)
+
+    run(main())
+
+
+def test_a_connection_that_ends_as_soon_as_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    credential.write_new(tmp_path / "c.pem")
+    secret = credential.load(tmp_path / "c.pem")
+    wait_for_handshake = tcp.SSLIOStream.wait_for_handshake
+
+    async def main() -> None:
+        async with serving(secret, echo) as (address, _):
+
+            async def and_end(stream: Any) -> Any:
+                await wait_for_handshake(stream)
+                if not stream.socket.server_side:
+                    stream.close()
+                return stream
+
+            monkeypatch.setattr(tcp.SSLIOStream, "wait_for_handshake", and_end)
+            with pytest.raises(ConnectError, match="after the TLS handshake"):
+                await connect(address, secret, 20)
+
+    run(main())
+
+
 def test_servers_that_are_not_there_or_say_nothing(tmp_path: Path) -> None:
     credential.write_new(tmp_path / "c.pem")
     secret = credential.load(tmp_path / "c.pem")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -183,3 +184,21 @@ def test_a_promise_outlives_the_scheduler(launch: Launcher, tmp_path: Path) -> N
         gate.touch()
         while runs(ran) != {"1": 1}:
             time.sleep(0.01)
+
+
+def test_a_try_that_nobody_answers_does_not_hold_up_the_return(launch: Launcher) -> None:
+    scheduler, address = launch.scheduler()
+    launch.worker(address, "--nthreads", "1", "--no-nanny")
+    with Client(address) as client:
+        assert client.submit(abs, -1).result(timeout=30) == 1
+        scheduler.process.kill()
+        scheduler.wait()
+        host, _, port = address.rpartition(":")
+        with socket.create_server((host, int(port)), reuse_port=False) as silent:
+            silent.settimeout(30)
+            silenced = [silent.accept()[0] for _ in range(2)]  # the client and the worker
+        made = launch.start("dscheduler", "--host", host, "--port", port)
+        assert made.line().endswith(address)
+        assert client.submit(abs, -2).result(timeout=20) == 2
+        for each in silenced:
+            each.close()
