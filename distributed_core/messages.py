@@ -366,7 +366,10 @@ class Stubbornness(NamedTuple):
 
 
 class Continuation(NamedTuple):
-    """On a new connection: runs that go on here, `[task, run]` each, as another connection assigned them."""
+    """On a new connection: runs that go on here, `[task, run]` each, as another connection assigned them.
+
+    Of task 0 are those that were withdrawn and are not over: no run is to have their numbers.
+    """
 
     items: list[Any]
 

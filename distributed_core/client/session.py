@@ -174,10 +174,10 @@ class Session(Backlog):
         assert self._loop is not None
         with self.cells.lock:
             self.settle_releases()
-            asked = self.machine.handle(events.Connected(self.scheduler_id), self._loop.time())
+            asked = self.machine.handle(events.SchedulerFound(self.scheduler_id), self._loop.time())
         self._channel = channel
         for each in asked:
-            if type(each) is instructions.Send:
+            if type(each) is instructions.Tell:
                 self._send(each.messages)
         for topic in self.topics:
             channel.send(messages.Request(0, "subscribe", {"topic": topic}))
@@ -193,7 +193,7 @@ class Session(Backlog):
                 settle = self.cells.settle
                 for future in asked.futures:
                     settle(future)
-            elif type(asked) is instructions.Send:
+            elif type(asked) is instructions.Tell:
                 self._send(asked.messages)
             elif type(asked) is instructions.Deliver:
                 self._deliver(asked.messages)

@@ -3,9 +3,10 @@
     world.py     virtual clock, processes with clocks of their own, links that delay but keep their order
     workload.py  random graphs and what each of their tasks must give
     scenario.py  a seed becomes plain data: workers, clients, faults
-    clients.py   a client: what it submits, lets go of, tries again
+    clients.py   a client: the real machine, and what its user submits, lets go of, tries again
     workers.py   a worker: the real machine, simulated threads and data
     nannies.py   who starts another process: the real nanny's machine, or an operator
+    peers.py     how both find the scheduler, and hear that a connection is no more
     faults.py    what goes wrong, by name
     run.py       one world from its scenario to its end
     oracle.py    what must be true at every moment, and at the end

@@ -8,6 +8,12 @@ pause     the process stands still for a while            freeze   for so long t
 slow      whatever reads or writes data takes longer
 silence   nothing passes to or from the scheduler         divide   for so long that it is taken for dead
 apart     no data passes between two, then it goes on     estrange ... then their connection breaks
+
+crash     the scheduler dies; another one comes           doom      none comes
+unseen    a connection breaks, and the scheduler sees     unaware   ... and the other end sees it later
+          it later
+absent    a client's connection breaks, and for a while
+          it finds no way to the scheduler
 """
 
 from __future__ import annotations
@@ -22,6 +28,7 @@ from distributed_core.sim.oracle import held_states, judge_silence
 from distributed_core.sim.scenario import Mishap
 
 if TYPE_CHECKING:
+    from distributed_core.sim.peers import Caller
     from distributed_core.sim.run import Simulation
     from distributed_core.sim.workers import SimulatedWorker
 
@@ -40,6 +47,14 @@ def _process(simulation: Simulation, fault: Mishap) -> SimulatedWorker | None:
     keeper = simulation.keepers.get(fault.names[0])
     process = keeper.process if keeper is not None else None
     return process if process is not None and process.alive else None
+
+
+def _caller(simulation: Simulation, fault: Mishap) -> Caller | None:
+    """Return the client, or the living worker process, of that name."""
+    for client in simulation.clients:
+        if client.name == fault.names[0]:
+            return client if not client.left and not client.machine.closed else None
+    return _process(simulation, fault)
 
 
 def _peer(simulation: Simulation, fault: Mishap) -> int:
@@ -90,7 +105,7 @@ def _pause(simulation: Simulation, fault: Mishap) -> None:
         simulation.process.pause()
         simulation.world.later(fault.for_s, simulation.process.resume)
         return
-    process = _process(simulation, fault)
+    process = _caller(simulation, fault)
     if process is None:
         return
     connection = process.connection
@@ -119,7 +134,7 @@ def _slow(simulation: Simulation, fault: Mishap) -> None:
 
 
 def _silence(simulation: Simulation, fault: Mishap) -> None:
-    process = _process(simulation, fault)
+    process = _caller(simulation, fault)
     connection = process.connection if process is not None else None
     if process is None or connection is None:
         return
@@ -136,12 +151,32 @@ def _silence(simulation: Simulation, fault: Mishap) -> None:
 
 
 def _reset(simulation: Simulation, fault: Mishap) -> None:
-    process = _process(simulation, fault)
-    connection = process.connection if process is not None else None
-    if process is not None and connection is not None and connection.open:
-        connection.cut()
-        simulation.lose_worker_later(connection.peer, 0.01)
-        process.after(0.005, lambda: process.disconnected(connection))
+    process = _caller(simulation, fault)
+    if process is not None and process.connection is not None:
+        simulation.break_connection(process.connection)
+
+
+def _unseen(simulation: Simulation, fault: Mishap) -> None:
+    process = _caller(simulation, fault)
+    if process is not None and process.connection is not None:
+        simulation.break_connection(process.connection, above_s=fault.for_s)
+
+
+def _unaware(simulation: Simulation, fault: Mishap) -> None:
+    process = _caller(simulation, fault)
+    if process is not None and process.connection is not None:
+        simulation.break_connection(process.connection, below_s=fault.for_s)
+
+
+def _absent(simulation: Simulation, fault: Mishap) -> None:
+    client = next((each for each in simulation.clients if each.name == fault.names[0]), None)
+    if client is not None:
+        client.away_s = simulation.world.now + fault.for_s
+        _reset(simulation, fault)
+
+
+def _crash(simulation: Simulation, fault: Mishap) -> None:
+    simulation.crash(fault.for_s)
 
 
 def _apart(simulation: Simulation, fault: Mishap) -> None:
@@ -213,4 +248,9 @@ FAULTS: dict[str, Callable[[Simulation, Mishap], None]] = {
     "apart": _apart,
     "estrange": _apart,
     "reset": _reset,
+    "unseen": _unseen,
+    "unaware": _unaware,
+    "absent": _absent,
+    "crash": _crash,
+    "doom": _crash,
 }

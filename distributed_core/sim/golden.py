@@ -36,7 +36,7 @@ def to_text(scenario: Scenario, remark: str = "") -> str:
         facts["nanny"] = "yes" if worker.nanny else "no"
         lines.append(f"worker {worker.name} {_pairs(facts)}")
     for client in scenario.clients:
-        names = ("weight", "delay_s", "jitter", "leaves_s")
+        names = ("weight", "delay_s", "jitter", "leaves_s", "offset_s", "rate")
         lines.append(f"client {_pairs({name: getattr(client, name) for name in names})}")
         lines += [f"  {_job_line(job)}" for job in client.jobs]
         lines += [f"  chunk {at_s} {_listed(numbers)}" for at_s, numbers in client.chunks]

@@ -126,7 +126,9 @@ def _without_clients(scenario: Scenario, gone: list[int]) -> Scenario:
 def _without_workers(scenario: Scenario, gone: list[int]) -> Scenario:
     made = deepcopy(scenario)
     made.workers = _rest(made.workers, gone)
-    names = {worker.name for worker in made.workers} | {"scheduler"}
+    names = (
+        {worker.name for worker in made.workers} | {f"c{place}" for place in range(len(made.clients))} | {"scheduler"}
+    )
     made.faults = [fault for fault in made.faults if names.issuperset(fault.names)]
     return made
 
@@ -199,6 +201,8 @@ def _simplified(scenario: Scenario) -> list[Scenario]:
     made.scheduler_offset_s, made.scheduler_rate = 0.0, 1.0
     for worker in made.workers:
         worker.offset_s, worker.rate = 0.0, 1.0
+    for client in made.clients:
+        client.offset_s, client.rate = 0.0, 1.0
     if made != scenario:
         found.append(made)
     return found

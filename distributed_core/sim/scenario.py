@@ -51,11 +51,13 @@ class ClientShape:
     jitter: float = 3.0
     leaves_s: float = 0.0
     """When its connection ends; 0 is after all is done."""
+    offset_s: float = 0.0
+    rate: float = 1.0
 
 
 @dataclass(slots=True)
 class Mishap:
-    """Something that goes wrong at a time; `names` are workers, or `scheduler`. See `faults.FAULTS`."""
+    """Something that goes wrong at a time; `names` are workers, clients, or `scheduler`. See `faults.FAULTS`."""
 
     at_s: float
     kind: str
@@ -128,7 +130,56 @@ def expand(seed: int) -> Scenario:
         client = clients[source.randrange(2)]
         if not any(job.endless for job in client.jobs):  # nobody would ever end them
             client.leaves_s = round(source.uniform(0.15, 1.5), 4)
+    _lose_connections(random.Random(f"connections {seed}"), scenario, skewed)
     return scenario
+
+
+#: What may happen to the connections of clients and workers, how often beside each other, and for how long.
+_LOSSES: dict[str, tuple[int, float, float]] = {
+    "crash": (6, 0.005, 1.0),
+    "reset": (3, 0.0, 0.0),
+    "unseen": (3, 0.02, 1.2),
+    "unaware": (3, 0.02, 1.2),
+    "silence": (1, 0.05, 0.8),
+    "pause": (1, 0.05, 0.8),
+    "absent": (2, 0.3, 6.0),
+}
+
+
+def _lose_connections(source: random.Random, scenario: Scenario, skewed: bool) -> None:
+    """Add the loss of connections, and of schedulers, to a part of the worlds; some have nothing else."""
+    style = source.choice(["", "", "", "", "mixed", "mixed", "mixed", "crashes", "crashes", "doom"])
+    # Nobody interrupts what runs for a client whose connection ends: what never ends would keep its thread.
+    clients = [
+        f"c{place}"
+        for place, client in enumerate(scenario.clients)
+        if not any(job.endless or job.hopeless for job in client.jobs)
+    ]
+    workers = [worker.name for worker in scenario.workers]
+    if skewed:
+        for client in scenario.clients:
+            client.offset_s, client.rate = _clock(source)
+    if style == "crashes":
+        # With nothing else, so that what runs twice shows.
+        scenario.faults = [fault for fault in scenario.faults if fault.kind == "slow"]
+        for _ in range(source.choice([1, 1, 2, 3])):
+            for_s = round(source.choice([0.005, 0.05, 0.8]) * source.uniform(1.0, 2.0), 4)
+            scenario.faults.append(Mishap(round(source.uniform(0.1, 2.5), 4), "crash", ["scheduler"], for_s))
+    elif style == "mixed":
+        kinds = [kind for kind, (often, _, _) in _LOSSES.items() for _ in range(often)]
+        for _ in range(source.choice([1, 2, 3, 5])):
+            kind = source.choice(kinds)
+            _, least, most = _LOSSES[kind]
+            if kind == "crash" or (kind == "absent" and not clients):
+                kind, names = "crash", ["scheduler"]
+            elif clients and (kind == "absent" or source.random() < 0.6):
+                names = [source.choice(clients)]
+            else:
+                names = [source.choice(workers)]
+            at_s, for_s = round(source.uniform(0.1, 2.5), 4), round(source.uniform(least, most), 4)
+            scenario.faults.append(Mishap(at_s, kind, names, for_s))
+    elif style == "doom":
+        scenario.faults.append(Mishap(round(source.uniform(0.1, 2.0), 4), "doom", ["scheduler"]))
 
 
 def _clock(source: random.Random) -> tuple[float, float]:

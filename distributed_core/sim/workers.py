@@ -6,18 +6,21 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from distributed_core import messages
-from distributed_core.errors import InvariantBroken
+from distributed_core.errors import InvariantBroken, ProtocolError
 from distributed_core.machines.worker import WorkerMachine, events, instructions, invariants
 from distributed_core.settings import WorkerSettings
 from distributed_core.sim.scenario import WorkerShape
-from distributed_core.sim.workload import value_of
-from distributed_core.sim.world import Action, Pipe, Process, World
+from distributed_core.sim.workload import Plan, value_of
+from distributed_core.sim.world import Pipe, Process, World
 
 INLINE_LABELS = 3
 """Every third result is called small and travels inside its report."""
 SETTINGS = WorkerSettings(fetch_tasks_max=3, interrupt_grace_s=0.05, heartbeat_interval_s=0.4)
 LOST_FETCH_FRACTION = 0.01
 DURATIONS_S = (0.0001, 0.001, 0.01, 0.3)
+RECONNECT_TIMEOUT_S = 8.0
+"""A worker looks for the scheduler for so long, by its own clock; then it ends."""
+EXIT_NO_SCHEDULER = 1
 
 
 class Surroundings(Protocol):
@@ -28,7 +31,7 @@ class Surroundings(Protocol):
     #: How often each label was run, over all workers.
     attempts: dict[int, int]
 
-    def register(self, worker: SimulatedWorker) -> None:
+    def knock(self, caller: SimulatedWorker) -> None:
         """The process looks for the scheduler."""
 
     def process_ended(self, worker: SimulatedWorker, exit_code: int, *, gently: bool) -> None:
@@ -44,12 +47,21 @@ class _Question:
     def __init__(self, asker: SimulatedWorker, instruction: instructions.Fetch) -> None:
         self.asker = asker
         self.instruction = instruction
-        self.registration = asker.registration
         self.done = False
 
 
 class SimulatedWorker(Process):
-    """One worker process, from its start to its death; it may register more than once."""
+    """One worker process, from its start to its death; what it holds and runs outlives its connections.
+
+    Attributes
+    ----------
+    connection, coming
+        The one over which it is registered; the one over which it is about to be, when it is welcome.
+    gives_up_s
+        By its clock: when it looks for the scheduler no longer.
+    refused_s
+        By its clock: since when the scheduler does not want it; 0 is not at all.
+    """
 
     def __init__(self, around: Surroundings, shape: WorkerShape, serial: int) -> None:
         super().__init__(around.world, shape.offset_s, shape.rate)
@@ -64,7 +76,10 @@ class SimulatedWorker(Process):
         #: How much longer everything takes that reads or writes data.
         self.disk_s = 0.0
         self.connection: Pipe | None = None
-        self.registration = 0
+        self.coming: Pipe | None = None
+        self.gives_up_s = 0.0
+        self.refused_s = 0.0
+        self.bodies: dict[int, None] = {}
         #: The scheduler let it go, when nothing depended on it any more.
         self.dismissed = False
         self.questions: list[_Question] = []
@@ -74,24 +89,39 @@ class SimulatedWorker(Process):
 
     # --- life -------------------------------------------------------------------------------------
 
+    def search(self) -> None:
+        """Look for the scheduler."""
+        self.gives_up_s = self.now + RECONNECT_TIMEOUT_S
+        self.refused_s = 0.0
+        self.around.knock(self)
+
     def registered(self, connection: Pipe) -> None:
-        """The scheduler knows it: what belongs to this registration begins."""
-        self.connection = connection
-        self.registration += 1
-        self.machine = WorkerMachine(SETTINGS, replaceable=self.shape.nanny)
-        self._beat(self.registration)
+        """The scheduler's welcome has come: tell it what is here from before."""
+        if not self.alive or self.coming is not connection:
+            return
+        self.coming, self.connection = None, connection
+        self.feed(events.Registered())
+        self._beat(connection)
 
     def disconnected(self, connection: Pipe) -> None:
-        """It sees its connection end: all that belonged to it is void, and it looks for the scheduler again."""
-        if not self.alive or self.connection is not connection:
+        """It sees its connection end: keep what is here, and look for the scheduler again."""
+        if not self.alive or connection not in (self.connection, self.coming):
             return
-        self.connection = None
-        self.registration += 1
-        self.data = {}
-        self._queue = []
-        self.running = {}
+        known = connection is self.connection
+        self.connection = self.coming = None
         self.world.note(self.serial, "disconnected")
-        self.around.register(self)
+        if known:
+            self.feed(events.SchedulerGone())
+            # The next scheduler counts functions anew.
+            self.bodies = {}
+        self.search()
+
+    def turned_away(self, for_s: float) -> None:
+        """The scheduler does not want it, or is not there; it knocks again, for a while."""
+        if self.now >= self.gives_up_s or (self.refused_s and self.now >= self.refused_s + for_s):
+            self.wake(lambda: self.end(EXIT_NO_SCHEDULER))
+        else:
+            self.around.knock(self)
 
     def end(self, exit_code: int, *, gently: bool = False) -> None:
         """The process ends; `gently` what it sent still arrives."""
@@ -101,29 +131,31 @@ class SimulatedWorker(Process):
                 self._fail(question)
             self.around.process_ended(self, exit_code, gently=gently)
 
-    def _beat(self, registration: int) -> None:
-        if registration == self.registration and self.connection is not None:
+    def _beat(self, connection: Pipe) -> None:
+        if self.connection is connection:
             asked = self.machine.handle(events.HeartbeatDue(), self.now)
             said = [message for each in asked if type(each) is instructions.Report for message in each.messages]
-            self.connection.up.send([messages.Heartbeat({}), *said], idle=True)
-            self.after(SETTINGS.heartbeat_interval_s, lambda: self._beat(registration), timer=True, idle=True)
+            connection.up.send([messages.Heartbeat({}), *said], idle=True)
+            self.after(SETTINGS.heartbeat_interval_s, lambda: self._beat(connection), timer=True, idle=True)
 
     # --- the loop around the machine --------------------------------------------------------------
 
     def feed(self, event: events.WorkerEvent) -> None:
         """Give the machine an event and do what it asks for."""
-        if not self.alive or self.connection is None:
+        if not self.alive:
             return
-        registration = self.registration
-        asked = self.machine.handle(event, self.now)
+        try:
+            asked = self.machine.handle(event, self.now)
+        except ProtocolError as error:
+            raise InvariantBroken(f"worker {self.address} was told what makes no sense: {error}") from error
         invariants.check(self.machine)
         self.world.note(self.serial, type(event).__name__, [type(each).__name__ for each in asked])
         for each in asked:
-            if self.alive and registration == self.registration:
+            if self.alive:
                 self._PERFORM[type(each)](self, each)
 
-    def receive(self, batch: list[Any]) -> None:
-        connection = self.connection
+    def receive(self, connection: Pipe, batch: list[Any]) -> None:
+        """What an earlier connection held up is nothing to a process that has registered anew."""
 
         def take() -> None:
             if self.connection is connection:
@@ -131,23 +163,15 @@ class SimulatedWorker(Process):
 
         self.wake(take)
 
-    def _soon(self, delay_s: float, action: Action, *, timer: bool = False) -> None:
-        """Do something later, if it is still registered as it is now."""
-        registration = self.registration
-
-        def act() -> None:
-            if registration == self.registration:
-                action()
-
-        self.after(delay_s, act, timer=timer)
-
     # --- effects ----------------------------------------------------------------------------------
 
     def _report(self, instruction: instructions.Report) -> None:
-        assert self.connection is not None
-        self.connection.up.send(instruction.messages)
+        if self.connection is not None:
+            self.connection.up.send(instruction.messages)
 
     def _execute(self, instruction: instructions.Execute) -> None:
+        if instruction.function not in self.bodies:
+            raise InvariantBroken(f"worker {self.address} is to run a function that it does not have")
         self._queue.append((instruction, [self.data[task] for task in instruction.inputs]))
         self._start_next()
 
@@ -156,22 +180,22 @@ class SimulatedWorker(Process):
             instruction, inputs = self._queue.pop(0)
             self.running[instruction.run] = instruction
             self._check_resources()
-            label, kind, _flakes, _resources = instruction.payload
+            label, kind, _, _ = Plan.opened(instruction.payload)
             attempt = self.around.attempts[label] = self.around.attempts.get(label, 0) + 1
             if instruction.timeout_s:
-                self._soon(0.0, lambda run=instruction.run: self.feed(events.RunStarted(run)))  # type: ignore[misc]
+                self.after(0.0, lambda run=instruction.run: self.feed(events.RunStarted(run)))  # type: ignore[misc]
             if kind in ("stuck", "stubborn"):
                 continue
             duration_s = DURATIONS_S[int(self.world.draw("run", label, attempt) * len(DURATIONS_S))] + self.disk_s
-            self._soon(duration_s, lambda i=instruction, v=inputs, d=duration_s: self._end_run(i, v, d))  # type: ignore[misc]
+            self.after(duration_s, lambda i=instruction, v=inputs, d=duration_s: self._end_run(i, v, d))  # type: ignore[misc]
 
     def _check_resources(self) -> None:
-        taken = sum(instruction.payload[3] for instruction in self.running.values())
+        taken = sum(Plan.opened(instruction.payload).demand for instruction in self.running.values())
         if taken > self.resources.get("R", 0.0):
             raise InvariantBroken(f"worker {self.address} runs tasks that take {taken} of its {self.resources}")
 
     def _end_run(self, instruction: instructions.Execute, inputs: list[int], duration_s: float) -> None:
-        label, kind, flakes, _ = instruction.payload
+        label, kind, flakes, _ = Plan.opened(instruction.payload)
         run = instruction.run
         if kind == "poison":
             self.end(-11)
@@ -197,8 +221,8 @@ class SimulatedWorker(Process):
 
     def _interrupt(self, instruction: instructions.Interrupt) -> None:
         at = self.running.get(instruction.run)
-        if at is not None and at.payload[1] == "stuck":
-            self._soon(self._source.uniform(0.0, 0.01), lambda: self._end_interrupted(instruction.run))
+        if at is not None and Plan.opened(at.payload).kind == "stuck":
+            self.after(self._source.uniform(0.0, 0.01), lambda: self._end_interrupted(instruction.run))
 
     def _end_interrupted(self, run: int) -> None:
         if self.running.pop(run, None) is not None:
@@ -207,7 +231,7 @@ class SimulatedWorker(Process):
 
     def _set_timer(self, instruction: instructions.SetTimer) -> None:
         event = events.TimerEnded(instruction.run, instruction.purpose)
-        self._soon(instruction.delay_s, lambda: self.feed(event), timer=True)
+        self.after(instruction.delay_s, lambda: self.feed(event), timer=True)
 
     def _end_process(self, instruction: instructions.EndProcess) -> None:
         self.end(-9, gently=True)
@@ -220,14 +244,18 @@ class SimulatedWorker(Process):
         for task in instruction.tasks:
             del self.data[task]
 
-    def _nothing(self, instruction: Any) -> None:
-        """Functions are simulated: nothing to keep."""
+    def _keep_function(self, instruction: instructions.KeepFunction) -> None:
+        self.bodies[instruction.function] = None
+
+    def _drop_functions(self, instruction: instructions.DropFunctions) -> None:
+        for function in instruction.functions:
+            self.bodies.pop(function, None)
 
     # --- data -------------------------------------------------------------------------------------
 
     def put(self, task: int, value: int) -> None:
         """A client brings data."""
-        if self.alive and self.connection is not None:
+        if self.alive:
             self.data[task] = value
             self.feed(events.DataPut([(task, 8)]))
 
@@ -267,7 +295,7 @@ class SimulatedWorker(Process):
 
     def _take(self, question: _Question, found: dict[int, int]) -> None:
         def arrive() -> None:
-            if question.registration != self.registration or question.done:
+            if question.done:
                 return
             question.done = True
             absent = [task for task in question.instruction.tasks if task not in found]
@@ -286,11 +314,7 @@ class SimulatedWorker(Process):
         question.done = True
         event = events.PeerUnreachable(question.instruction.address, question.instruction.tasks)
 
-        def hear() -> None:
-            if question.registration == asker.registration:
-                asker.feed(event)
-
-        asker.after(0.005, hear)
+        asker.after(0.005, lambda: asker.feed(event))
 
     _PERFORM: dict[type, Callable[..., None]] = {
         instructions.Report: _report,
@@ -302,6 +326,6 @@ class SimulatedWorker(Process):
         instructions.Leave: _leave,
         instructions.Fetch: _fetch,
         instructions.Discard: _discard,
-        instructions.KeepFunction: _nothing,
-        instructions.DropFunctions: _nothing,
+        instructions.KeepFunction: _keep_function,
+        instructions.DropFunctions: _drop_functions,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 #: What every run of such a task does beside giving its value; "" is nothing.
 KINDS = ("", "bad", "poison", "stuck", "stubborn")
@@ -52,6 +52,25 @@ def value_of(label: int, inputs: list[int]) -> int:
     for each in inputs:
         result = (result * 1_000_003 + each) % 2_147_483_647
     return result
+
+
+class Plan(NamedTuple):
+    """What a run of a job does, as its payload says; `demand` is the amount of R that it takes."""
+
+    label: int
+    kind: str
+    flakes: int
+    demand: float
+
+    def packed(self) -> bytes:
+        """Return it as a payload."""
+        return " ".join(map(str, self)).encode()
+
+    @classmethod
+    def opened(cls, payload: Any) -> Plan:
+        """Return what a payload says."""
+        label, kind, flakes, demand = payload.decode().split(" ")
+        return cls(int(label), kind, int(flakes), float(demand))
 
 
 def derive(clients: Iterable[list[Job]]) -> None:

@@ -45,9 +45,13 @@ class World:
 
     def later(self, delay_s: float, action: Action, *, idle: bool = False) -> None:
         """Do `action` after `delay_s` of virtual time; what is `idle` (heartbeats and such) keeps no world going."""
+        self.at(self.now + delay_s, action, idle=idle)
+
+    def at(self, time_s: float, action: Action, *, idle: bool = False) -> None:
+        """Do `action` at a time: what is to keep its order must not be rounded on the way."""
         self._count += 1
         self.pending += not idle
-        heapq.heappush(self._heap, (self.now + delay_s, self._count, idle, action))
+        heapq.heappush(self._heap, (time_s, self._count, idle, action))
 
     def step(self) -> bool:
         """Do the next thing; return False when only idle things are left."""
@@ -159,7 +163,7 @@ class Link:
             elif not self.cut:
                 action()
 
-        self._world.later(arrival_s - self._world.now, arrive, idle=idle)
+        self._world.at(arrival_s, arrive, idle=idle)
 
     def hold(self) -> None:
         """Let nothing through for now: a partition."""
@@ -183,12 +187,17 @@ class Pipe:
         What the scheduler calls the one at the other end.
     up, down
         To the scheduler, and from it.
+    server
+        The scheduler's process that it leads to: there may be another one by now.
+    open
+        Neither end has seen it end.
     """
 
-    def __init__(self, peer: int, up: Link, down: Link) -> None:
+    def __init__(self, peer: int, up: Link, down: Link, server: Process) -> None:
         self.peer = peer
         self.up = up
         self.down = down
+        self.server = server
         self.open = True
 
     def cut(self) -> None:

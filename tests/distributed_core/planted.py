@@ -14,18 +14,25 @@ import pytest
 from distributed_core import messages
 from distributed_core.errors import InvariantBroken
 from distributed_core.machines import nanny
+from distributed_core.machines.client import ClientMachine
+from distributed_core.machines.client import events as client_events
+from distributed_core.machines.client.lineage import Lineage
+from distributed_core.machines.client.window import Window
 from distributed_core.machines.scheduler import (
     SchedulerMachine,
     copying,
     from_worker,
     ledger,
     placement,
+    recovery,
     transitions,
 )
+from distributed_core.machines.scheduler import events as scheduler_events
 from distributed_core.machines.scheduler.from_client import FROM_CLIENT
 from distributed_core.machines.scheduler.from_worker import FROM_WORKER
 from distributed_core.machines.scheduler.tasks import Assigned
 from distributed_core.machines.worker import WorkerMachine
+from distributed_core.machines.worker import events as worker_events
 from distributed_core.sim import simulate
 
 SEEDS_MAX = 1500
@@ -241,6 +248,102 @@ def _liveness_checked() -> type:
     return LivenessChecked
 
 
+# --- whoever is the scheduler next ----------------------------------------------------------------
+
+
+@planted(1)
+def a_scheduler_that_assigns_during_recovery(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(recovery, "waits", lambda books: False)
+
+
+@planted(1)
+def a_reunion_that_is_lost(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(FROM_CLIENT, messages.Reunion, _nothing)
+
+
+@planted(1)
+def a_dead_connection_that_is_believed(patch: pytest.MonkeyPatch) -> None:
+    def ignore(self: SchedulerMachine, event: Any) -> None:
+        if not event.alive:
+            on_worker_lost(self, event)
+
+    on_worker_lost = SchedulerMachine._ON_EVENT[scheduler_events.WorkerLost]
+    patch.setitem(SchedulerMachine._ON_EVENT, scheduler_events.WorkerLost, ignore)
+
+
+@planted(1)
+def data_that_nobody_claims_and_that_stays(patch: pytest.MonkeyPatch) -> None:
+    check = recovery.check
+
+    def forget(books: ledger.Ledger) -> None:
+        if books.recovery is not None and books.now >= books.recovery.until_s:
+            books.recovery.held.clear()
+        check(books)
+
+    patch.setattr(recovery, "check", forget)
+
+
+@planted(1)
+def a_run_that_nobody_claims_and_that_is_not_interrupted(patch: pytest.MonkeyPatch) -> None:
+    withdraw = recovery._withdraw
+    patch.setattr(recovery, "_withdraw", lambda *each, interrupt=False: withdraw(*each))
+
+
+@planted(688)
+def a_crash_during_recovery_that_hides_who_is_missing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(recovery, "roster", lambda books: len(books.workers))
+
+
+@planted(1)
+def claims_that_are_not_looked_up(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(recovery, "claim", _nothing)
+
+
+# --- clients --------------------------------------------------------------------------------------
+
+
+@planted(1)
+def a_ruin_that_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ClientMachine, "_ruins", lambda self, message: iter(()))
+
+
+@planted(1)
+def releases_that_are_not_said_again(patch: pytest.MonkeyPatch) -> None:
+    words = Lineage.words
+
+    def forget(self: Lineage, *each: Any) -> Any:
+        return (word for word in words(self, *each) if type(word) is not messages.Release)
+
+    patch.setattr(Lineage, "words", forget)
+
+
+@planted(308)
+def tasks_that_are_not_said_again_because_their_release_waits(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Window, "waits", lambda self, number: number in self._waiting or number in self._released)
+
+
+@planted(1)
+def a_client_that_says_nothing_again(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ClientMachine, "_words", lambda self, another: [messages.Reunion(0)])
+
+
+@planted(1)
+def a_client_that_waits_for_ever(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(ClientMachine._ON_EVENT, client_events.SearchEnded, lambda self, event: [])
+
+
+@planted(1)
+def a_client_that_gives_up_at_once(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(
+        ClientMachine._ON_EVENT, client_events.Disconnected, lambda self, event: self._close("it was not there")
+    )
+
+
+@planted(1)
+def room_that_is_not_made(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Window, "done", _nothing)
+
+
 # --- workers --------------------------------------------------------------------------------------
 
 
@@ -290,10 +393,53 @@ def a_time_limit_that_ends_with_its_future(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(WorkerMachine._ON_EVENT, events.TimerEnded, forget)
 
 
+def _without(*kinds: type) -> Any:
+    """Return a way to come back that leaves out some words."""
+    on_registered = WorkerMachine._ON_EVENT[worker_events.Registered]
+
+    def silent(self: WorkerMachine, event: Any) -> None:
+        on_registered(self, event)
+        self._reports = [each for each in self._reports if type(each) not in kinds]
+
+    return silent
+
+
+@planted(1)
+def a_run_that_is_not_told(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(WorkerMachine._ON_EVENT, worker_events.Registered, _without(messages.Continuation))
+
+
+@planted(1)
+def data_that_is_not_told(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(WorkerMachine._ON_EVENT, worker_events.Registered, _without(messages.Possession))
+
+
+@planted(1)
+def a_worker_that_never_says_that_it_has_told_all(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(WorkerMachine._ON_EVENT, worker_events.Registered, _without(messages.Presence))
+
+
+@planted(1)
+def runs_that_wait_for_data_of_a_scheduler_that_is_gone(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(WorkerMachine._ON_EVENT, worker_events.SchedulerGone, _nothing)
+
+
+@planted(1045)
+def withdrawn_runs_whose_numbers_come_again(patch: pytest.MonkeyPatch) -> None:
+    on_registered = WorkerMachine._ON_EVENT[worker_events.Registered]
+
+    def forget(self: WorkerMachine, event: Any) -> None:
+        lingering, self.lingering = self.lingering, {}
+        on_registered(self, event)
+        self.lingering = lingering
+
+    patch.setitem(WorkerMachine._ON_EVENT, worker_events.Registered, forget)
+
+
 # --- nannies --------------------------------------------------------------------------------------
 
 
-@planted(0)
+@planted(92)
 def a_nanny_that_does_not_restart(patch: pytest.MonkeyPatch) -> None:
     def ended(self: nanny.NannyMachine, now: float) -> list[Any]:
         asked = on_ended(self, now)

@@ -17,7 +17,7 @@ class Desk:
     def __init__(self, reconnect_timeout_s: float = 30.0) -> None:
         self.futures: dict[int, Any] = {}
         self.machine = ClientMachine(self.futures, reconnect_timeout_s)
-        self.feed(events.Connected("one"))
+        self.feed(events.SchedulerFound("one"))
 
     def feed(self, event: Any) -> list[Any]:
         asked = self.machine.handle(event, 0.0)
@@ -39,7 +39,7 @@ class Desk:
 
     @staticmethod
     def sent(asked: list[Any]) -> list[Any]:
-        return [message for each in asked if type(each) is instructions.Send for message in each.messages]
+        return [message for each in asked if type(each) is instructions.Tell for message in each.messages]
 
     def hear(self, *words: Any) -> list[int]:
         asked = self.feed(events.Heard(list(words)))
@@ -47,7 +47,7 @@ class Desk:
 
     def come_back(self, scheduler: str = "two") -> list[Any]:
         assert self.feed(events.Disconnected("it fell")) == [instructions.Search(30.0)]
-        return self.sent(self.feed(events.Connected(scheduler)))
+        return self.sent(self.feed(events.SchedulerFound(scheduler)))
 
 
 def test_a_first_connection_says_nothing_again() -> None:
@@ -76,7 +76,7 @@ def test_what_was_released_while_away_is_not_said() -> None:
     desk.flush()
     desk.feed(events.Disconnected("it fell"))
     desk.release(1)
-    submission, _ = desk.sent(desk.feed(events.Connected("two")))
+    submission, _ = desk.sent(desk.feed(events.SchedulerFound("two")))
     assert [task[0] for task in submission.tasks] == [2]
 
 

@@ -20,10 +20,10 @@ def task(number: int, *inputs: int, digest: bytes = F) -> list[Any]:
 def said(
     lineage: Lineage,
     at_once: int = 100,
-    cancelled: frozenset[int] = frozenset(),
     unsent: frozenset[int] = frozenset(),
+    unreleased: frozenset[int] = frozenset(),
 ) -> list[Any]:
-    return list(lineage.words(at_once, lambda number: number in cancelled, lambda number: number in unsent))
+    return list(lineage.words(at_once, lambda number: number in unsent, lambda number: number in unreleased))
 
 
 def test_what_others_are_made_from_stays_and_goes_with_them() -> None:
@@ -61,7 +61,8 @@ def test_data_wishes_and_cancelled_tasks_keep_their_order() -> None:
     lineage.add([[F, "f", b""]], [task(2, 1)])
     lineage.note(messages.Wish([[3, "theirs"]]))
     lineage.add([], [task(4, 3), task(5, 2)])
-    words = said(lineage, cancelled=frozenset([2]))
+    lineage.note(messages.Cancellation([2, 77], False, ""))
+    words = said(lineage)
     assert [type(each) for each in words] == [messages.Reclaim, messages.Wish, messages.Submission]
     assert [each[0] for each in words[-1].tasks] == [4, 5]
 
@@ -99,3 +100,12 @@ def test_what_was_not_sent_follows_in_its_turn_and_only_its_function_goes_before
     lineage.note(messages.Release([1, 2]))
     (first,) = said(lineage, unsent=frozenset([2, 3]))
     assert [each[0] for each in first.tasks] == [1] and len(first.functions) == 2
+
+
+def test_what_is_released_behind_others_is_said_and_not_yet_released() -> None:
+    """Its last user waits for room: it was sent long ago, and another scheduler knows nothing of it."""
+    lineage = Lineage()
+    lineage.add([[F, "f", b"f body"]], [task(1), task(2, 1), task(3, 1)])
+    lineage.note(messages.Release([1]))
+    (submission,) = said(lineage, unsent=frozenset([3]), unreleased=frozenset([1]))
+    assert [each[0] for each in submission.tasks] == [1, 2]

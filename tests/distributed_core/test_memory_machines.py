@@ -342,15 +342,15 @@ def test_a_worker_that_says_nonsense_of_its_disk_is_dropped() -> None:
 @pytest.mark.parametrize("first", range(0, 60, 20))
 def test_whole_worlds_with_little_memory_come_to_their_end(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Results of some bytes count as large, limits are tiny, workers pause at random: every future is right."""
-    welcome = simulation.Simulation._welcome
+    register = simulation.Simulation._register
     joined = events.WorkerJoined
     seen = {"withheld": 0, "paused": 0}
 
     def join(*args: Any) -> Any:
-        return joined(*args[:4], {**args[4], "memory_limit_bytes": source.choice([0, 50, 300])})
+        return joined(*args[:4], {**args[4], "memory_limit_bytes": source.choice([0, 50, 300])}, *args[5:])
 
-    def welcomed(self: Any, worker: Any) -> None:
-        welcome(self, worker)
+    def registered(self: Any, worker: Any, connection: Any) -> None:
+        register(self, worker, connection)
         worker.machine.memory.limit_bytes = 1000
         for _ in range(source.randint(0, 3)):
             begin_s = source.uniform(0.0, 2.0)
@@ -370,7 +370,7 @@ def test_whole_worlds_with_little_memory_come_to_their_end(first: int, monkeypat
     settings = dataclasses.replace(simulation.SETTINGS, large_result_bytes_min=1.0, withheld_moves_max=2)
     monkeypatch.setattr(simulation, "SETTINGS", settings)
     monkeypatch.setattr(simulation.events, "WorkerJoined", join)
-    monkeypatch.setattr(simulation.Simulation, "_welcome", welcomed)
+    monkeypatch.setattr(simulation.Simulation, "_register", registered)
     monkeypatch.setattr(simulation.SchedulerMachine, "handle", watched)
     for seed in range(first, first + 20):
         source = random.Random(seed)

@@ -103,7 +103,7 @@ def test_what_nobody_claims_goes() -> None:
     worker = bench.returning_worker((BASE + 1, 8), running=((BASE + 2, 500),))
     bench.pass_time(bench.machine.settings.recovery_s)
     assert bench.take(worker, messages.Disposal) == [messages.Disposal([BASE + 1])]
-    assert bench.take(worker, messages.Withdrawal) == [messages.Withdrawal(BASE + 2, 500, False)]
+    assert bench.take(worker, messages.Withdrawal) == [messages.Withdrawal(BASE + 2, 500, True)]
     assert bench.machine.ledger.recovery is None
 
 
@@ -193,3 +193,24 @@ def test_the_machine_asks_for_its_timer() -> None:
     asked = bench.machine.handle(events.WorkerJoined(9, "10.0.0.9:1", "w9", 1, {}, returns=True), 0.0)
     delays = [each.delay_s for each in asked if isinstance(each, instructions.WatchRecovery)]
     assert delays == [bench.machine.settings.recovery_s]
+
+
+def test_a_crash_during_recovery_leaves_the_count_of_workers_to_wait_for() -> None:
+    bench = Comeback()
+    bench.returning_worker()
+    client = bench.returning_client(task(1), workers=3)
+    bench.returning_worker()
+    # What the client would tell the next scheduler.
+    assert bench.take(client, messages.Roster)[-1] == messages.Roster(3)
+    bench.pass_time(bench.machine.settings.recovery_s)
+    assert bench.take(client, messages.Roster)[-1] == messages.Roster(2)
+
+
+def test_withdrawn_runs_that_go_on_keep_their_numbers_and_their_threads() -> None:
+    bench = Comeback()
+    worker = bench.returning_worker(running=((0, 7),))
+    assert bench.machine.ledger.workers[worker].active == 1
+    bench.returning_client(task(1), workers=1)
+    assert [run.run for run in bench.runs(worker)] == [8]
+    bench.say(worker, messages.Departure(7))
+    assert not bench.machine.ledger.workers[worker].lingering

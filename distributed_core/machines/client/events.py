@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Connected:
+class SchedulerFound:
     """There is a scheduler: the first, or after `Disconnected` the same one again or another, as its `id` tells."""
 
     id: str
@@ -41,4 +41,4 @@ class SearchEnded:
     reason: str
 
 
-ClientEvent = Connected | Posted | Heard | Disconnected | SearchEnded
+ClientEvent = SchedulerFound | Posted | Heard | Disconnected | SearchEnded

@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Send:
+class Tell:
     """Send these messages to the scheduler, in this order."""
 
     messages: list[Any]
@@ -34,7 +34,7 @@ class Flush:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Look for the scheduler for so long; feed `Connected`, or `SearchEnded`."""
+    """Look for the scheduler for so long; feed `SchedulerFound`, or `SearchEnded`."""
 
     timeout_s: float
 
@@ -46,4 +46,4 @@ class Close:
     reason: str
 
 
-ClientInstruction = Send | Settle | Deliver | Flush | Search | Close
+ClientInstruction = Tell | Settle | Deliver | Flush | Search | Close

@@ -29,6 +29,8 @@ class Lineage:
         self.users: dict[int, int] = {}
         #: Released, and still an input of others.
         self.let_go: dict[int, None] = {}
+        #: Not to be said again: whatever is made from them is cancelled too.
+        self.cancelled: dict[int, None] = {}
         self._functions: dict[bytes, list[Any]] = {}
 
     def __len__(self) -> int:
@@ -49,10 +51,18 @@ class Lineage:
         kind = type(message)
         if kind is messages.Release:
             self._release(message.numbers)
+        elif kind is messages.Cancellation:
+            for number in message.numbers:
+                self.cancel(number)
         elif kind is messages.Wish:
             self.entries.update((number, key) for number, key in message.items)
         elif kind is messages.Scattering:
             self.entries.update((number, Datum(key, nbytes)) for number, key, nbytes in message.items)
+
+    def cancel(self, number: int) -> None:
+        """It was cancelled, by whomever."""
+        if number in self.entries:
+            self.cancelled[number] = None
 
     def _release(self, numbers: list[int]) -> None:
         stack = list(numbers)
@@ -64,6 +74,8 @@ class Lineage:
                 continue
             self.let_go.pop(number, None)
             entry = self.entries.pop(number, None)
+            if self.cancelled:
+                self.cancelled.pop(number, None)
             if type(entry) is not list:
                 continue
             for each in entry[4]:
@@ -73,7 +85,7 @@ class Lineage:
                     if each in self.let_go:
                         stack.append(each)
 
-    def words(self, at_once: int, cancelled: Callable[[int], bool], unsent: Callable[[int], bool]) -> Iterator[Any]:
+    def words(self, at_once: int, unsent: Callable[[int], bool], unreleased: Callable[[int], bool]) -> Iterator[Any]:
         """Say everything again, at most `at_once` tasks in a message, but for what was cancelled or not yet sent.
 
         A function leaves with the first task that uses it, or before it where that one is not yet sent.
@@ -83,7 +95,7 @@ class Lineage:
         tasks: list[Any] = []
         needed: set[int] = set()
         for number, entry in list(self.entries.items()):
-            if cancelled(number):
+            if number in self.cancelled:
                 continue
             if type(entry) is list:
                 digest = entry[2]
@@ -105,7 +117,9 @@ class Lineage:
                 yield messages.Wish([[number, entry]])
         if tasks or functions:
             yield messages.Submission(functions, tasks)
-        let_go = [number for number in self.let_go if number not in needed and not unsent(number)]
+        let_go = [
+            number for number in self.let_go if number not in needed and not unsent(number) and not unreleased(number)
+        ]
         if let_go:
             yield messages.Release(let_go)
         self._functions = {digest: self._functions[digest] for digest in known}

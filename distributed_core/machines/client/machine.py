@@ -1,7 +1,7 @@
 """Events in, instructions out: a client's decisions from outside.
 
 Two sides share it. Whoever submits and releases calls `post`, `post_tasks`, `release` and `drain`, in any thread, under
-one lock of the client's. `handle` belongs to the loop alone; for `Connected` the loop takes that lock too.
+one lock of the client's. `handle` belongs to the loop alone; for `SchedulerFound` the loop takes that lock too.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from distributed_core.machines.client.instructions import (
     Deliver,
     Flush,
     Search,
-    Send,
     Settle,
+    Tell,
 )
 from distributed_core.machines.client.lineage import Lineage
 from distributed_core.machines.client.window import TASK_BYTES, Window, payload_bytes
@@ -75,6 +75,8 @@ class ClientMachine:
 
     def post(self, message: Any) -> None:
         """Queue a message."""
+        if type(message) is messages.Cancellation:
+            self._unvow(message.numbers)
         self.lineage.note(message)
         self.outbox.append(message)
 
@@ -93,8 +95,14 @@ class ClientMachine:
 
     def release(self, numbers: list[int]) -> None:
         """Nobody holds these futures any more, and they are no longer among `futures`."""
+        self._unvow(numbers)
         for start in range(0, len(numbers), CHUNK_TASKS):
             self.post(messages.Release(numbers[start : start + CHUNK_TASKS]))
+
+    def _unvow(self, numbers: list[int]) -> None:
+        if self.vowed:
+            for number in numbers:
+                self.vowed.pop(number, None)
 
     def drain(self) -> list[Any]:
         """Take what was posted, for `Posted`."""
@@ -116,7 +124,7 @@ class ClientMachine:
                 self._cancelling.update(dict.fromkeys(message.numbers, message))
             elif kind is messages.Retrial:
                 self._retrying.update(dict.fromkeys(message.numbers))
-        return [Send(ready)] if ready else []
+        return [Tell(ready)] if ready else []
 
     def _on_heard(self, event: events.Heard) -> list[ClientInstruction]:
         futures, window = self.futures, self.window
@@ -168,6 +176,7 @@ class ClientMachine:
         self._retrying.pop(number, None)
         if kind is messages.Cancelled:
             self._cancelling.pop(number, None)
+            self.lineage.cancel(number)
         if future is None or future.status == CANCELLED:
             return
         if kind is messages.Failed:
@@ -188,11 +197,11 @@ class ClientMachine:
 
     # --- one scheduler after another --------------------------------------------------------------
 
-    def _on_connected(self, event: events.Connected) -> list[ClientInstruction]:
+    def _on_connected(self, event: events.SchedulerFound) -> list[ClientInstruction]:
         returns, another = bool(self._scheduler_id), event.id != self._scheduler_id
         self.connected = True
         self._scheduler_id = event.id
-        return [Send(self._words(another)), Flush()] if returns else [Flush()]
+        return [Tell(self._words(another)), Flush()] if returns else [Flush()]
 
     def _words(self, another: bool) -> list[Any]:
         """Say again all that still counts, to a scheduler that may never have heard of it."""
@@ -200,7 +209,7 @@ class ClientMachine:
             if future.status == FINISHED and future.payload is None:
                 reopen(future)
         words: list[Any] = self._cancellations()
-        for message in self.lineage.words(CHUNK_TASKS, self._is_cancelled, self._is_unsent()):
+        for message in self.lineage.words(CHUNK_TASKS, self._is_unsent(), self.window.releases):
             words.append(message)
             if type(message) is messages.Submission:
                 words += self._ruins(message)
@@ -228,10 +237,6 @@ class ClientMachine:
             if failed is not None and failed.status == ERROR and failed.reason is not None:
                 yield messages.Ruin(task[0], *failed.reason)
 
-    def _is_cancelled(self, number: int) -> bool:
-        future = self.futures.get(number)
-        return number in self._cancelling or (future is not None and future.status == CANCELLED)
-
     def _is_unsent(self) -> Callable[[int], bool]:
         """Return what tells whether the scheduler will hear of a number by itself, in its turn."""
         numbers: set[int] = set()
@@ -240,7 +245,7 @@ class ClientMachine:
                 numbers.update(task[0] for task in message.tasks)
             elif type(message) in (messages.Wish, messages.Scattering):
                 numbers.update(item[0] for item in message.items)
-        return lambda number: number in numbers or self.window.keeps(number)
+        return lambda number: number in numbers or self.window.waits(number)
 
     def _on_disconnected(self, event: events.Disconnected) -> list[ClientInstruction]:
         self.connected = False
@@ -262,7 +267,7 @@ class ClientMachine:
         return [Settle(lost), Close(reason)]
 
     _ON_EVENT: dict[type, Callable[..., list[ClientInstruction]]] = {
-        events.Connected: _on_connected,
+        events.SchedulerFound: _on_connected,
         events.Posted: _on_posted,
         events.Heard: _on_heard,
         events.Disconnected: _on_disconnected,

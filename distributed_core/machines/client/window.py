@@ -73,9 +73,13 @@ class Window:
         """The number that will leave next, or None."""
         return next(iter(self._waiting), None)
 
-    def keeps(self, number: int) -> bool:
-        """Tell whether a task waits, or what is to be released waits for one that needs it."""
-        return number in self._waiting or number in self._released
+    def waits(self, number: int) -> bool:
+        """Tell whether a task, or a wish, did not leave yet."""
+        return number in self._waiting
+
+    def releases(self, number: int) -> bool:
+        """Tell whether a task will be released when those have left that need it."""
+        return number in self._released
 
     def done(self, number: int) -> None:
         """There is news of a task's end."""

@@ -144,6 +144,8 @@ def on_departure(ledger: Ledger, worker: WorkerPeer, message: messages.Departure
 def on_yielding(ledger: Ledger, worker: WorkerPeer, message: messages.Yielding) -> None:
     task = current(ledger, worker, message.task, message.run)
     if task is None:
+        if message.given:
+            recovery.ended(ledger, worker, message.task, message.run, None)
         return
     state = task.state
     assert type(state) is Assigned

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from distributed_core.errors import InvariantBroken
 from distributed_core.machines.scheduler.machine import SchedulerMachine
 from distributed_core.machines.scheduler.peers import WorkerPeer
@@ -19,38 +21,64 @@ from distributed_core.machines.scheduler.tasks import (
 )
 
 
-def check(machine: SchedulerMachine) -> None:
-    """Raise InvariantBroken where the scheduler's books contradict each other."""
+def check(machine: SchedulerMachine, tasks: Iterable[Task] | None = None) -> None:
+    """Raise InvariantBroken where the scheduler's books contradict each other.
+
+    Parameters
+    ----------
+    tasks
+        Look at these tasks only, beside the workers: those that an event may have changed. None is everything.
+    """
     ledger = machine.ledger
-    for task in ledger.tasks.values():
+    for task in ledger.tasks.values() if tasks is None else tasks:
         _check_task(machine, task)
     for worker in ledger.workers.values():
-        for task in worker.assigned.values():
-            _demand(type(task.state) is Assigned and task.state.worker is worker, f"{task} not assigned to {worker}")
-        for task in worker.held.values():
-            _demand(type(task.state) is Held and worker in task.state.workers, f"{task} not held by {worker}")
-        nbytes = sum(task.state.nbytes for task in worker.held.values() if type(task.state) is Held)
-        _demand(worker.nbytes == nbytes, f"{worker} counts {worker.nbytes} bytes, holds {nbytes}")
-        _check_memory(machine, worker)
-        expected_s = sum(task.state.expected_s for task in worker.assigned.values() if type(task.state) is Assigned)
-        _demand(abs(worker.occupancy_s - expected_s) < 1e-6, f"{worker} has a wrong occupancy")
-        _demand((worker.id in ledger.open) is not ledger.full(worker), f"{worker} is wrongly open or closed")
-        _check_threads(machine, worker)
+        _check_worker(machine, worker)
+    _demand(not ledger.outbox and not ledger.drops, "messages were left in the outbox")
+    if tasks is None:
+        _check_rest(machine)
+
+
+def _check_worker(machine: SchedulerMachine, worker: WorkerPeer) -> None:
+    # Texts are made only for what is wrong, as in `_check_task`.
+    ledger = machine.ledger
+    expected_s = 0.0
+    for task in worker.assigned.values():
+        state = task.state
+        if type(state) is not Assigned or state.worker is not worker:
+            raise InvariantBroken(f"{task} not assigned to {worker}")
+        expected_s += state.expected_s
+    nbytes = 0
+    for task in worker.held.values():
+        held = task.state
+        if type(held) is not Held or worker not in held.workers:
+            raise InvariantBroken(f"{task} not held by {worker}")
+        nbytes += held.nbytes
+    if worker.nbytes != nbytes:
+        raise InvariantBroken(f"{worker} counts {worker.nbytes} bytes, holds {nbytes}")
+    _check_memory(machine, worker)
+    if abs(worker.occupancy_s - expected_s) >= 1e-6:
+        raise InvariantBroken(f"{worker} has a wrong occupancy")
+    if (worker.id in ledger.open) is ledger.full(worker):
+        raise InvariantBroken(f"{worker} is wrongly open or closed")
+    _check_threads(machine, worker)
+
+
+def _check_rest(machine: SchedulerMachine) -> None:
+    """Look at what takes all tasks to see."""
+    ledger = machine.ledger
     for client in ledger.clients.values():
         for number, task in client.tasks.items():
             if task.client is client and task.number == number:
                 continue
-            known = any(want.client is client and want.number == number for want in task.wants)
-            _demand(known, f"{client} wants {task} as {number}, which does not know it")
-    _demand(not ledger.outbox and not ledger.drops, "messages were left in the outbox")
+            if not any(want.client is client and want.number == number for want in task.wants):
+                raise InvariantBroken(f"{client} wants {task} as {number}, which does not know it")
+    ready = [task for task in ledger.tasks.values() if type(task.state) is Ready]
     if ledger.open and not ledger.unsorted and not waits(ledger):
-        _demand(
-            not any(type(task.state) is Ready and _easy(machine, task) for task in ledger.tasks.values()),
-            "a task is ready and a worker is open",
-        )
-    idle = [worker for worker in ledger.open.values() if not worker.active]
-    withheld = any(type(task.state) is Ready and _withheld(machine, task) for task in ledger.tasks.values())
-    _demand(not (idle and withheld), f"tasks are withheld, and {idle} run nothing")
+        _demand(not any(_easy(machine, task) for task in ready), "a task is ready and a worker is open")
+    if any(_withheld(machine, task) for task in ready):
+        idle = [worker for worker in ledger.open.values() if not worker.active]
+        _demand(not idle, f"tasks are withheld, and {idle} run nothing")
     limited = sum(worker.limit_bytes > 0 for worker in ledger.workers.values())
     _demand(ledger.limited == limited, f"{ledger.limited} workers are said to have a limit, {limited} have")
     for task in ledger.cut_off.values():
@@ -63,7 +91,8 @@ def check(machine: SchedulerMachine) -> None:
         _demand(len(told) == 1 and told[0].recalled, f"run {run} is recalled for {thief}, and nobody has it")
     for worker in ledger.workers.values():
         count = sum(thief is worker for thief in ledger.recalls.values())
-        _demand(worker.incoming == count, f"{worker} expects {worker.incoming} recalled runs, there are {count}")
+        if worker.incoming != count:
+            raise InvariantBroken(f"{worker} expects {worker.incoming} recalled runs, there are {count}")
 
 
 def _withheld(machine: SchedulerMachine, task: Task) -> bool:
@@ -74,9 +103,12 @@ def _withheld(machine: SchedulerMachine, task: Task) -> bool:
 def _check_memory(machine: SchedulerMachine, worker: WorkerPeer) -> None:
     """What its runs are expected to add, and who gets no work."""
     expected = sum(task.state.expected_bytes for task in worker.assigned.values() if type(task.state) is Assigned)
-    _demand(worker.expected_bytes == expected, f"{worker} expects {worker.expected_bytes} bytes, not {expected}")
-    _demand(not (worker.paused and worker.id in machine.ledger.open), f"{worker} is paused and open")
-    _demand(bool(worker.limit_bytes) or not expected, f"{worker} has no limit, and its runs count against one")
+    if worker.expected_bytes != expected:
+        raise InvariantBroken(f"{worker} expects {worker.expected_bytes} bytes, not {expected}")
+    if worker.paused and worker.id in machine.ledger.open:
+        raise InvariantBroken(f"{worker} is paused and open")
+    if expected and not worker.limit_bytes:
+        raise InvariantBroken(f"{worker} has no limit, and its runs count against one")
 
 
 def _easy(machine: SchedulerMachine, task: Task) -> bool:
@@ -90,12 +122,14 @@ def _easy(machine: SchedulerMachine, task: Task) -> bool:
 def _check_threads(machine: SchedulerMachine, worker: WorkerPeer) -> None:
     """Who is where in the worker's threads, and what they take."""
     states = [task.state for task in worker.assigned.values() if type(task.state) is Assigned]
-    _demand(worker.seceded == sum(state.seceded for state in states), f"{worker} miscounts who seceded")
-    crowded = worker.active > worker.nthreads
-    _demand((worker.id in machine.ledger.crowded) is crowded, f"{worker} is wrongly crowded or not")
+    if worker.seceded != sum(state.seceded for state in states):
+        raise InvariantBroken(f"{worker} miscounts who seceded")
+    if (worker.id in machine.ledger.crowded) is not (worker.active > worker.nthreads):
+        raise InvariantBroken(f"{worker} is wrongly crowded or not")
     if worker.alone:
         seated = [task.id for task in worker.assigned.values() if not task.state.seceded]  # type: ignore[attr-defined]
-        _demand(seated == [worker.alone] and not worker.lingering, f"{worker} runs a suspect beside others")
+        if seated != [worker.alone] or worker.lingering:
+            raise InvariantBroken(f"{worker} runs a suspect beside others")
     taken: dict[str, float] = {}
     demands = [task.options.resources for task in worker.assigned.values() if task.options is not None]
     for resources in [*demands, *(lingering.resources for lingering in worker.lingering.values())]:
@@ -103,8 +137,10 @@ def _check_threads(machine: SchedulerMachine, worker: WorkerPeer) -> None:
             taken[name] = taken.get(name, 0.0) + amount
     for name in {**worker.free, **taken}:
         free = worker.resources.get(name, 0.0) - taken.get(name, 0.0)
-        _demand(abs(worker.free.get(name, 0.0) - free) < 1e-6, f"{worker} miscounts its {name}")
-        _demand(free > -1e-6, f"{worker} has given away more {name} than it has")
+        if abs(worker.free.get(name, 0.0) - free) >= 1e-6:
+            raise InvariantBroken(f"{worker} miscounts its {name}")
+        if free <= -1e-6:
+            raise InvariantBroken(f"{worker} has given away more {name} than it has")
 
 
 def _check_task(machine: SchedulerMachine, task: Task) -> None:

@@ -138,12 +138,7 @@ class SchedulerMachine:
             worker.returning = True
             recovery.begin(self.ledger)
         self.ledger.review(worker)
-        self._tell_roster()
-
-    def _tell_roster(self) -> None:
-        for client in self.ledger.clients:
-            if client > 0:
-                self.ledger.send(client, messages.Roster(len(self.ledger.workers)))
+        recovery.tell_roster(self.ledger)
 
     def _on_worker_lost(self, event: events.WorkerLost) -> None:
         ledger = self.ledger
@@ -180,7 +175,7 @@ class SchedulerMachine:
             text = f"the worker {worker.address} died before the scattered data reached it; scatter it again"
             transitions.fail(ledger, task, Reason("DataLost", text, None))
         ledger.outbox.pop(worker.id, None)
-        self._tell_roster()
+        recovery.tell_roster(self.ledger)
 
     def _suspect(self, task: Task, alone: bool) -> None:
         troubles = task.trouble()
@@ -200,7 +195,8 @@ class SchedulerMachine:
         if event.returns:
             client.said = {}
             recovery.expect(ledger, client)
-        ledger.send(client.id, messages.Roster(len(ledger.workers)))
+        else:
+            ledger.send(client.id, messages.Roster(recovery.roster(ledger)))
 
     def _on_client_lost(self, event: events.ClientLost) -> None:
         ledger = self.ledger

@@ -73,6 +73,7 @@ def check(ledger: Ledger) -> None:
     if ledger.now < recovery.until_s:
         return
     ledger.recovery = None
+    tell_roster(ledger)
     for task_id, holders in recovery.held.items():
         for worker_id in holders:
             if worker_id in ledger.workers:
@@ -80,11 +81,26 @@ def check(ledger: Ledger) -> None:
     for task_id, (worker_id, run) in recovery.runs.items():
         worker = ledger.workers.get(worker_id)
         if worker is not None:
-            _withdraw(ledger, worker, task_id, run)
+            # Nobody waits for it, and it may never end: what was cancelled while there was no scheduler is among these.
+            _withdraw(ledger, worker, task_id, run, interrupt=True)
     for task in recovery.reclaimed.values():
         if type(task.state) is Arriving and task.state.worker is None:
             text = "no worker that came back has this data, which a client had scattered; scatter it again"
             transitions.fail(ledger, task, Reason("DataLost", text, None))
+
+
+def roster(ledger: Ledger) -> int:
+    """Return how many workers another scheduler should wait for: those that this one still waits for count too."""
+    expected = ledger.recovery.expected if ledger.recovery is not None else 0
+    return max(len(ledger.workers), expected)
+
+
+def tell_roster(ledger: Ledger) -> None:
+    """Tell clients how many workers there are; not those that did not yet say of how many they had heard."""
+    count = roster(ledger)
+    for client in ledger.clients.values():
+        if client.id > 0 and client.said is None:
+            ledger.send(client.id, messages.Roster(count))
 
 
 def grant_wishes(ledger: Ledger) -> None:
@@ -149,6 +165,7 @@ def claim(ledger: Ledger, task: Task) -> None:
     worker_id, run = recovery.runs.pop(task.id, (0, 0))
     worker = ledger.workers.get(worker_id)
     if worker is not None:
+        ledger.depart(worker, run)
         adopt(ledger, task, worker, run)
 
 
@@ -189,9 +206,9 @@ def adopt(ledger: Ledger, task: Task, worker: WorkerPeer, run: RunId) -> None:
         _withdraw(ledger, worker, task.id, run)
 
 
-def _withdraw(ledger: Ledger, worker: WorkerPeer, task: TaskId, run: RunId) -> None:
+def _withdraw(ledger: Ledger, worker: WorkerPeer, task: TaskId, run: RunId, *, interrupt: bool = False) -> None:
     worker.lingering[run] = Lingering((), ())
-    ledger.send(worker.id, messages.Withdrawal(task, run, False))
+    ledger.send(worker.id, messages.Withdrawal(task, run, interrupt))
     ledger.review(worker)
 
 
@@ -202,6 +219,9 @@ def continued(ledger: Ledger, worker: WorkerPeer, items: list[tuple[TaskId, RunI
     """These runs go on at a worker."""
     for task_id, run in items:
         ledger.note_run(run)
+        if not task_id:
+            worker.lingering[run] = Lingering((), ())
+            continue
         task = ledger.tasks.get(task_id)
         if task is not None:
             adopt(ledger, task, worker, run)
@@ -209,6 +229,8 @@ def continued(ledger: Ledger, worker: WorkerPeer, items: list[tuple[TaskId, RunI
             _withdraw(ledger, worker, task_id, run)
         else:
             ledger.recovery.runs[task_id] = (worker.id, run)
+            # It takes a thread, whosever it is.
+            worker.lingering[run] = Lingering((), ())
 
 
 def keep(ledger: Ledger, worker: WorkerPeer, task_id: TaskId, nbytes: int) -> bool:
@@ -225,6 +247,7 @@ def ended(ledger: Ledger, worker: WorkerPeer, task_id: TaskId, run: RunId, nbyte
     recovery = ledger.recovery
     if recovery is not None and recovery.runs.get(task_id) == (worker.id, run):
         del recovery.runs[task_id]
+        ledger.depart(worker, run)
         if nbytes is not None:
             keep(ledger, worker, task_id, nbytes)
 
@@ -256,3 +279,4 @@ def reunited(ledger: Ledger, client: ClientPeer, workers: int) -> None:
         recovery.expected = max(recovery.expected, workers)
         if not waits(ledger):
             grant_wishes(ledger)
+    ledger.send(client.id, messages.Roster(roster(ledger)))

@@ -117,14 +117,15 @@ class WorkerMachine:
             self._reports.append(messages.Possession(held[start : start + self.settings.told_at_once_max]))
         if self.memory.limit_bytes:
             self._reports.append(messages.MemoryState(self.memory.paused, self.memory.told_bytes))
-        if self.runs:
-            self._reports.append(messages.Continuation([[run.task, run.run] for run in self.runs.values()]))
-        self._reports.append(messages.Presence(len(held) + len(self.runs)))
+        runs = [[run.task, run.run] for run in self.runs.values()] + [[0, run] for run in self.lingering]
+        if runs:
+            self._reports.append(messages.Continuation(runs))
+        self._reports.append(messages.Presence(len(held) + len(runs)))
 
     @property
     def returns(self) -> bool:
         """Whether there is something to tell a scheduler before it may assign anything."""
-        return bool(self.runs) or any(replica.held for replica in self.replicas.values())
+        return bool(self.runs or self.lingering) or any(replica.held for replica in self.replicas.values())
 
     # --- from the scheduler -----------------------------------------------------------------------
 
