@@ -85,6 +85,9 @@ def judge(simulation: Simulation) -> None:
     """
     if not simulation.process.alive:
         raise InvariantBroken("there is no scheduler")
+    if simulation.scheduler.ledger.mended:
+        # What nobody falsified never differs: an audit must not hide that.
+        raise InvariantBroken(f"{simulation.scheduler.ledger.mended} differences to a worker's view were mended")
     for client in simulation.clients:
         if not client.left:
             _judge_client(simulation, client)

@@ -103,7 +103,7 @@ def a_retrial_that_is_dropped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transitions, "retry", forget)
 
 
-@planted(86)
+@planted(134)
 def a_stale_run_id_that_is_accepted(patch: pytest.MonkeyPatch) -> None:
     def current(books: ledger.Ledger, worker: Any, task_id: int, run: int) -> Any:
         task = worker.assigned.get(task_id)
@@ -172,7 +172,7 @@ def a_possession_that_is_lost(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(FROM_WORKER, messages.Possession, _nothing)
 
 
-@planted(0)
+@planted(2)
 def a_replica_that_is_not_given_up(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transitions, "lose_replica", _nothing)
 
@@ -210,22 +210,22 @@ def suspects_that_have_company(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ledger.Ledger, "full", not_alone)
 
 
-@planted(4)
+@planted(2)
 def suspects_that_are_convicted_too_soon(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SchedulerMachine, "_suspect", lambda self, task, alone: setattr(task.trouble(), "alone_deaths", 9))
 
 
-@planted(14)
+@planted(206)
 def workers_that_leave_with_the_only_copy(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(copying, "pursue_retirement", lambda *_: "done")
 
 
-@planted(1)
+@planted(6)
 def restrictions_that_are_forgotten_while_waiting(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(placement, "place_parked", _nothing)
 
 
-@planted(34)
+@planted(123)
 def a_standstill_that_costs_all_workers(patch: pytest.MonkeyPatch) -> None:
     def check(self: SchedulerMachine, event: Any) -> None:
         self._check_due = self.ledger.now
@@ -251,7 +251,7 @@ def _liveness_checked() -> type:
 # --- whoever is the scheduler next ----------------------------------------------------------------
 
 
-@planted(1)
+@planted(29)
 def a_scheduler_that_assigns_during_recovery(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recovery, "waits", lambda books: False)
 
@@ -261,7 +261,7 @@ def a_reunion_that_is_lost(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(FROM_CLIENT, messages.Reunion, _nothing)
 
 
-@planted(1)
+@planted(21)
 def a_dead_connection_that_is_believed(patch: pytest.MonkeyPatch) -> None:
     def ignore(self: SchedulerMachine, event: Any) -> None:
         if not event.alive:
@@ -271,7 +271,7 @@ def a_dead_connection_that_is_believed(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(SchedulerMachine._ON_EVENT, scheduler_events.WorkerLost, ignore)
 
 
-@planted(1)
+@planted(8)
 def data_that_nobody_claims_and_that_stays(patch: pytest.MonkeyPatch) -> None:
     check = recovery.check
 
@@ -283,13 +283,13 @@ def data_that_nobody_claims_and_that_stays(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recovery, "check", forget)
 
 
-@planted(1)
+@planted(1040)
 def a_run_that_nobody_claims_and_that_is_not_interrupted(patch: pytest.MonkeyPatch) -> None:
     withdraw = recovery._withdraw
     patch.setattr(recovery, "_withdraw", lambda *each, interrupt=False: withdraw(*each))
 
 
-@planted(688)
+@planted(2)
 def a_crash_during_recovery_that_hides_who_is_missing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recovery, "roster", lambda books: len(books.workers))
 
@@ -302,7 +302,7 @@ def claims_that_are_not_looked_up(patch: pytest.MonkeyPatch) -> None:
 # --- clients --------------------------------------------------------------------------------------
 
 
-@planted(1)
+@planted(24)
 def a_ruin_that_is_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ClientMachine, "_ruins", lambda self, message: iter(()))
 
@@ -327,7 +327,7 @@ def a_client_that_says_nothing_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ClientMachine, "_words", lambda self, another: [messages.Reunion(0)])
 
 
-@planted(1)
+@planted(32)
 def a_client_that_waits_for_ever(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(ClientMachine._ON_EVENT, client_events.SearchEnded, lambda self, event: [])
 
@@ -339,7 +339,7 @@ def a_client_that_gives_up_at_once(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-@planted(1)
+@planted(0)
 def room_that_is_not_made(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Window, "done", _nothing)
 
@@ -367,7 +367,7 @@ def a_peer_that_is_asked_in_vain_for_ever(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(WorkerMachine._ON_EVENT, events.PeerUnreachable, forget)
 
 
-@planted(3)
+@planted(6)
 def a_result_that_outlives_its_withdrawal(patch: pytest.MonkeyPatch) -> None:
     on_withdrawal = WorkerMachine._FROM_SCHEDULER[messages.Withdrawal]
 
@@ -404,7 +404,7 @@ def _without(*kinds: type) -> Any:
     return silent
 
 
-@planted(1)
+@planted(21)
 def a_run_that_is_not_told(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(WorkerMachine._ON_EVENT, worker_events.Registered, _without(messages.Continuation))
 
@@ -419,12 +419,12 @@ def a_worker_that_never_says_that_it_has_told_all(patch: pytest.MonkeyPatch) -> 
     patch.setitem(WorkerMachine._ON_EVENT, worker_events.Registered, _without(messages.Presence))
 
 
-@planted(1)
+@planted(69)
 def runs_that_wait_for_data_of_a_scheduler_that_is_gone(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(WorkerMachine._ON_EVENT, worker_events.SchedulerGone, _nothing)
 
 
-@planted(1045)
+@planted(1081)
 def withdrawn_runs_whose_numbers_come_again(patch: pytest.MonkeyPatch) -> None:
     on_registered = WorkerMachine._ON_EVENT[worker_events.Registered]
 
@@ -449,7 +449,7 @@ def a_nanny_that_does_not_restart(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(nanny.NannyMachine, "_ended", ended)
 
 
-@planted(24)
+@planted(212)
 def a_nanny_that_leaves_an_unwilling_process_alone(patch: pytest.MonkeyPatch) -> None:
     handle = nanny.NannyMachine.handle
 

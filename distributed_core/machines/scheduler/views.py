@@ -112,7 +112,8 @@ def _differences(ledger: Ledger, worker: WorkerPeer) -> dict[str, dict[int, None
     counted = {task.state.run: task for task in worker.assigned.values() if type(task.state) is Assigned}
     found = {
         "absent": {task: None for task in worker.held if task not in view.held},
-        "unknown": {task: None for task in view.held if task not in worker.held},
+        # A copy of what it is to run itself is no secret: the run will replace it.
+        "unknown": {task: None for task in view.held if task not in worker.held and task not in worker.assigned},
         "over": {run: None for run in counted if run not in view.runs},
         "stray": {run: None for run in view.runs if run not in counted and run not in worker.lingering},
         "departed": {run: None for run in worker.lingering if run not in view.lingering and run not in view.runs},

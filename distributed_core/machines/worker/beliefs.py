@@ -7,6 +7,7 @@ tasks pay nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from distributed_core import messages
 from distributed_core.ids import RunId, TaskId
@@ -74,3 +75,15 @@ def inventory(
         )
         for start in starts
     ]
+
+
+def comeback(
+    replicas: dict[TaskId, Replica], runs: dict[RunId, Run], lingering: dict[RunId, Run], at_once: int
+) -> list[Any]:
+    """Return all that is here, for a scheduler that may know nothing of it; `at_once` results in a message."""
+    held = [[replica.task, replica.nbytes] for replica in replicas.values() if replica.held]
+    going = [[run.task, run.run] for run in runs.values()] + [[0, run] for run in lingering]
+    words: list[Any] = [messages.Possession(held[at : at + at_once]) for at in range(0, len(held), at_once)]
+    if going:
+        words.append(messages.Continuation(going))
+    return [*words, messages.Presence(len(held) + len(going))]

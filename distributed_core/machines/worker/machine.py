@@ -9,7 +9,7 @@ from distributed_core import messages
 from distributed_core.errors import ProtocolError
 from distributed_core.ids import FunctionId, RunId, TaskId
 from distributed_core.machines.worker import events
-from distributed_core.machines.worker.beliefs import Beliefs, inventory
+from distributed_core.machines.worker.beliefs import Beliefs, comeback, inventory
 from distributed_core.machines.worker.instructions import (
     Discard,
     DropFunctions,
@@ -112,15 +112,9 @@ class WorkerMachine:
 
     def _on_registered(self, event: events.Registered) -> None:
         self.beliefs = Beliefs()
-        held = [[replica.task, replica.nbytes] for replica in self.replicas.values() if replica.held]
-        for start in range(0, len(held), self.settings.told_at_once_max):
-            self._reports.append(messages.Possession(held[start : start + self.settings.told_at_once_max]))
         if self.memory.limit_bytes:
             self._reports.append(messages.MemoryState(self.memory.paused, self.memory.told_bytes))
-        runs = [[run.task, run.run] for run in self.runs.values()] + [[0, run] for run in self.lingering]
-        if runs:
-            self._reports.append(messages.Continuation(runs))
-        self._reports.append(messages.Presence(len(held) + len(runs)))
+        self._reports += comeback(self.replicas, self.runs, self.lingering, self.settings.told_at_once_max)
 
     @property
     def returns(self) -> bool:
