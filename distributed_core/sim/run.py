@@ -71,6 +71,8 @@ class Simulation:
         Pairs of workers between which no data passes now, and what waits for it.
     silent_s
         How long the packets of each worker were held up for at most.
+    falsified
+        Somebody's books were made wrong on purpose: only then may there be anything to mend.
     """
 
     def __init__(self, scenario: Scenario) -> None:
@@ -86,6 +88,7 @@ class Simulation:
         self.deaths = 0
         self.partings: dict[frozenset[str], list[Callable[[bool], None]]] = {}
         self.silent_s: dict[str, float] = {}
+        self.falsified = False
         self.long_s = LONG_S
         self._book = RunBook()
         self._processes = 0
@@ -140,6 +143,8 @@ class Simulation:
             elif type(each) is instructions.WatchLiveness:
                 self.process.after(each.delay_s, self._check_liveness, timer=True, idle=True)
         invariants.check(self.scheduler)
+        if self.scheduler.ledger.mended and not self.falsified:
+            raise InvariantBroken("a worker's view differed from the scheduler's, and nobody falsified it")
         self._book.check(self)
 
     def _check_liveness(self) -> None:
