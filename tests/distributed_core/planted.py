@@ -290,6 +290,11 @@ def a_time_limit_that_ends_with_its_future(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(WorkerMachine._ON_EVENT, events.TimerEnded, forget)
 
 
+@planted(1)
+def a_scheduler_that_compares_no_views(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(FROM_WORKER, messages.Tally, lambda ledger, worker, message: None)
+
+
 # --- nannies --------------------------------------------------------------------------------------
 
 
