@@ -49,7 +49,7 @@ class SchedulerSettings:
     worker_silence_max_s: float = 60.0
     """A worker that sent nothing, not even a heartbeat, for so long is given up."""
     liveness_interval_s: float = 5.0
-    unsure_tallies_max: int = 10
+    unsure_tallies_max: int = 2
     """After so many heartbeats in a row at which something was under way to a worker, it is asked what it has."""
     held_per_tally: int = 10_000
     """And after as many more as it holds of these, so that asking takes some hundredths of the time at most."""

@@ -7,6 +7,7 @@ thin      copies are dropped                              reset    its connectio
 pause     the process stands still for a while            freeze   for so long that it is taken for dead
 slow      whatever reads or writes data takes longer
 silence   nothing passes to or from the scheduler         divide   for so long that it is taken for dead
+falsify   its books, or the scheduler's of it, become wrong
 apart     no data passes between two, then it goes on     estrange ... then their connection breaks
 
 crash     the scheduler dies; another one comes           doom      none comes
@@ -24,6 +25,8 @@ from typing import TYPE_CHECKING
 from distributed_core import messages
 from distributed_core.errors import InvariantBroken
 from distributed_core.machines.scheduler import events
+from distributed_core.machines.scheduler.tasks import Held
+from distributed_core.machines.worker.replicas import Replica
 from distributed_core.sim.oracle import held_states, judge_silence
 from distributed_core.sim.scenario import Mishap
 
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
 
 SLOW_DISK_S = 0.3
 PURSUIT_S = 0.05
+PHANTOM = 1 << 61
+HEALED_S = 6.0
+"""A worker that froze comes back within that, and has its heartbeats."""
 PURSUITS_MAX = 100
 
 
@@ -232,6 +238,34 @@ def _thin(simulation: Simulation, fault: Mishap) -> None:
     simulation.feed(events.ReplicasUnwanted(pairs))
 
 
+# --- wrong books ----------------------------------------------------------------------------------
+
+
+def _falsify(simulation: Simulation, fault: Mishap) -> None:
+    """Let a worker forget data and have some that nobody asked for, and let the scheduler believe in copies there."""
+    process, peer = _process(simulation, fault), _peer(simulation, fault)
+    ledger = simulation.scheduler.ledger
+    worker = ledger.workers.get(peer)
+    if process is None or worker is None:
+        return
+    simulation.falsified = True
+    machine = process.machine
+    needed = {task for run in machine.waiting.values() for task in run.inputs}
+    for number in [each for each in worker.held if each % 2 and each not in needed]:
+        task, replica = ledger.tasks[number], machine.replicas.get(number)
+        # What cannot be made again may be lost for good.
+        if task.function is not None and task.options is None and replica is not None and replica.held:
+            del machine.replicas[number], process.data[number]
+    for number, state in held_states(simulation):
+        if number % 3 == 0 and worker not in state.workers and ledger.tasks[number].options is None:
+            ledger.move(ledger.tasks[number], Held((*state.workers, worker), state.nbytes))
+    phantom = machine.replicas[PHANTOM] = Replica(PHANTOM, 8)
+    phantom.held = True
+    process.data[PHANTOM] = 0
+    # Heartbeats keep no world going: it has to see them.
+    simulation.world.later(HEALED_S, lambda: None)
+
+
 FAULTS: dict[str, Callable[[Simulation, Mishap], None]] = {
     "kill": _kill,
     "memory": _memory,
@@ -253,4 +287,5 @@ FAULTS: dict[str, Callable[[Simulation, Mishap], None]] = {
     "absent": _absent,
     "crash": _crash,
     "doom": _crash,
+    "falsify": _falsify,
 }

@@ -79,6 +79,8 @@ class Simulation(Peers):
         How many schedulers there were.
     doomed
         There is no scheduler, and never will be.
+    falsified
+        Somebody's books were made wrong on purpose: only then may there be anything to mend.
     """
 
     def __init__(self, scenario: Scenario) -> None:
@@ -88,6 +90,7 @@ class Simulation(Peers):
         self.keepers: dict[str, Keeper] = {}
         self.attempts: dict[int, int] = {}
         self.silent_s: dict[str, float] = {}
+        self.falsified = False
         self.long_s = LONG_S
         self.generation = 0
         self.doomed = False
@@ -172,6 +175,8 @@ class Simulation(Peers):
             elif type(each) is instructions.WatchRecovery:
                 self._later(each.delay_s, events.RecoveryChecked())
         self._check()
+        if self.scheduler.ledger.mended and not self.falsified:
+            raise InvariantBroken("a worker's view differed from the scheduler's, and nobody falsified it")
         self._book.check(self)
 
     def _check(self) -> None:

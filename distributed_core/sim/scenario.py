@@ -10,6 +10,7 @@ from distributed_core.sim.workload import Job, derive, random_jobs
 
 SILENCE_MAX_S = 1.5
 """After so long without a heartbeat a simulated worker is given up."""
+FALSIFIED_FRACTION = 0.08
 LONG_S = 1.0
 """A pause or partition of this length may be taken for the end."""
 
@@ -124,6 +125,7 @@ def expand(seed: int) -> Scenario:
     if source.random() < 0.1:
         _add_regrets(source, clients[0], delay_s)
     scenario = Scenario(seed, workers, clients, _faults(source, workers))
+    _falsify(random.Random(f"{seed} falsify"), scenario)
     if skewed:
         scenario.scheduler_offset_s, scenario.scheduler_rate = _clock(source)
     if len(clients) > 1 and source.random() < 0.15:
@@ -180,6 +182,13 @@ def _lose_connections(source: random.Random, scenario: Scenario, skewed: bool) -
             scenario.faults.append(Mishap(at_s, kind, names, for_s))
     elif style == "doom":
         scenario.faults.append(Mishap(round(source.uniform(0.1, 2.0), 4), "doom", ["scheduler"]))
+
+
+def _falsify(source: random.Random, scenario: Scenario) -> None:
+    """Add wrong books to some worlds; the others stay what they were."""
+    if source.random() < FALSIFIED_FRACTION:
+        name = source.choice(scenario.workers).name
+        scenario.faults.append(Mishap(round(source.uniform(0.2, 2.0), 4), "falsify", [name]))
 
 
 def _clock(source: random.Random) -> tuple[float, float]:

@@ -436,6 +436,11 @@ def withdrawn_runs_whose_numbers_come_again(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(WorkerMachine._ON_EVENT, worker_events.Registered, forget)
 
 
+@planted(1)
+def a_scheduler_that_compares_no_views(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(FROM_WORKER, messages.Tally, lambda ledger, worker, message: None)
+
+
 # --- nannies --------------------------------------------------------------------------------------
 
 

@@ -214,3 +214,17 @@ def test_withdrawn_runs_that_go_on_keep_their_numbers_and_their_threads() -> Non
     assert [run.run for run in bench.runs(worker)] == [8]
     bench.say(worker, messages.Departure(7))
     assert not bench.machine.ledger.workers[worker].lingering
+
+
+def test_a_run_that_goes_on_of_a_future_that_failed_before_is_withdrawn() -> None:
+    bench = Comeback()
+    worker = bench.returning_worker(running=((BASE + 1, 7),))
+    bench.peers += 1
+    client = bench.peers
+    bench.feed(events.ClientJoined(client, NAME, returns=True))
+    ruin = messages.Ruin(1, "exception", "ValueError: no", None)
+    bench.say(client, messages.Submission([[F, "f", b"body"]], [task(1)]), ruin, messages.Reunion(1))
+    assert [(each.task, each.run) for each in bench.take(worker, messages.Withdrawal)] == [(BASE + 1, 7)]
+    assert list(bench.machine.ledger.workers[worker].lingering) == [7]
+    bench.say(worker, messages.Departure(7))
+    assert not bench.machine.ledger.workers[worker].lingering

@@ -14,6 +14,7 @@ from distributed_core.machines.scheduler.ledger import Ledger
 from distributed_core.machines.scheduler.peers import ClientPeer
 from distributed_core.machines.scheduler.tasks import (
     Arriving,
+    Assigned,
     Erred,
     Function,
     Held,
@@ -194,6 +195,10 @@ def on_wish(ledger: Ledger, client: ClientPeer, message: messages.Wish) -> None:
 def on_ruin(ledger: Ledger, client: ClientPeer, message: messages.Ruin) -> None:
     task = client.tasks.get(message.number)
     if task is not None and type(task.state) in transitions.ACTIVE:
+        if type(task.state) is Assigned:
+            # A worker that came back is at it all the same.
+            ledger.linger(task, task.state, ())
+            ledger.send(task.state.worker.id, messages.Withdrawal(task.id, task.state.run, False))
         transitions.fail(ledger, task, Reason(message.kind, message.text, message.payload))
 
 

@@ -68,6 +68,8 @@ class View:
     ----------
     sent, sent_at_ask
         How many messages the machine has sent to it; and had, with the question for an inventory.
+    sent_at_tally
+        How many it had at the last tally: what is not applied at the next one is late, or lost.
     unsure
         How many tallies in a row could not be compared.
     asked, serial
@@ -78,11 +80,23 @@ class View:
         What differed in the inventory before, by kind.
     """
 
-    __slots__ = ("asked", "doubted", "held", "lingering", "runs", "sent", "sent_at_ask", "serial", "unsure")
+    __slots__ = (
+        "asked",
+        "doubted",
+        "held",
+        "lingering",
+        "runs",
+        "sent",
+        "sent_at_ask",
+        "sent_at_tally",
+        "serial",
+        "unsure",
+    )
 
     def __init__(self) -> None:
         self.sent = 0
         self.sent_at_ask = 0
+        self.sent_at_tally = 0
         self.unsure = 0
         self.asked = 0
         self.serial = 0

@@ -2,7 +2,8 @@
 
 A worker's heartbeat brings a tally: how many messages of the scheduler it had applied, and sums over what it holds,
 what it runs and what lingers. Where nothing was under way to it, both sides must believe the same. Where they do not,
-or where something was always under way for many heartbeats, the worker is asked for its inventory. What is under way
+where what was sent before the last heartbeat is not applied at this one, or where something was under way at two in a
+row, the worker is asked for its inventory. What is under way
 while that is made looks like a difference too; so it is asked twice, and only what differs both times is mended:
 
 - data that is not there counts as lost: another holder serves, or the task runs again;
@@ -10,7 +11,9 @@ while that is made looks like a difference too; so it is asked twice, and only w
 - a run that is not there is over: with its data, if that is there, else the task is queued again;
 - a run that nobody counts is withdrawn.
 
-The states of tasks are what the scheduler goes by: the books of the worker are made anew from them first.
+The states of tasks are what the scheduler goes by: the books of the worker are made anew from them first. Only those
+tasks are looked at that are in the books or in the inventory: all tasks of the scheduler may be a million, and each
+worker may have its audit every other second while it is busy.
 """
 
 from __future__ import annotations
@@ -37,11 +40,13 @@ def on_tally(ledger: Ledger, worker: WorkerPeer, message: messages.Tally) -> Non
     view = worker.view
     if worker.returning or ledger.recovery is not None or view.serial:
         return
+    sent_before, view.sent_at_tally = view.sent_at_tally, view.sent
     if message.applied != view.sent:
         view.unsure += 1
         # An inventory of very much takes its time on both sides.
-        patience = max(ledger.settings.unsure_tallies_max, len(worker.held) // ledger.settings.held_per_tally)
-        if view.unsure >= patience:
+        size = len(worker.held) // ledger.settings.held_per_tally
+        late = message.applied < sent_before
+        if view.unsure >= max(1 if late else ledger.settings.unsure_tallies_max, size):
             _ask(ledger, worker)
         return
     view.unsure = 0
@@ -64,6 +69,7 @@ def on_inventory(ledger: Ledger, worker: WorkerPeer, message: messages.Stocktaki
     view.serial = 0
     # What was lost on the way counts as sent no more: nothing could be compared ever again.
     view.sent -= view.sent_at_ask - message.applied
+    view.sent_at_tally = min(view.sent_at_tally, view.sent)
     if ledger.recovery is not None:
         # What came back is not all claimed yet: later.
         view.clear()
@@ -112,14 +118,22 @@ def _differences(ledger: Ledger, worker: WorkerPeer) -> dict[str, dict[int, None
     counted = {task.state.run: task for task in worker.assigned.values() if type(task.state) is Assigned}
     found = {
         "absent": {task: None for task in worker.held if task not in view.held},
-        # A copy of what it is to run itself is no secret: the run will replace it.
-        "unknown": {task: None for task in view.held if task not in worker.held and task not in worker.assigned},
+        "unknown": {
+            task: None for task in view.held if task not in worker.held and not _runs_there(ledger, worker, task)
+        },
         "over": {run: None for run in counted if run not in view.runs},
         "stray": {run: None for run in view.runs if run not in counted and run not in worker.lingering},
         "departed": {run: None for run in worker.lingering if run not in view.lingering and run not in view.runs},
         "lingering": {run: None for run in view.lingering if run not in worker.lingering},
     }
     return {kind: items for kind, items in found.items() if items}
+
+
+def _runs_there(ledger: Ledger, worker: WorkerPeer, number: TaskId) -> bool:
+    """Tell whether a task whose data a worker has is run there nevertheless: the run replaces the data."""
+    task = ledger.tasks.get(number)
+    state = task.state if task is not None else None
+    return type(state) is Assigned and state.worker is worker and state.run in worker.view.runs
 
 
 def _mend(ledger: Ledger, worker: WorkerPeer, certain: dict[str, list[int]]) -> None:
@@ -161,10 +175,15 @@ def _take(ledger: Ledger, worker: WorkerPeer, number: TaskId, nbytes: int) -> No
 
 
 def rebuild(ledger: Ledger, worker: WorkerPeer) -> bool:
-    """Make the books of a worker anew from the states of all tasks; return whether they were wrong."""
+    """Make the books of a worker anew from the states of the tasks there; return whether they were wrong."""
     assigned: dict[TaskId, Task] = {}
     held: dict[TaskId, Task] = {}
-    for task in ledger.tasks.values():
+    view = worker.view
+    named = {**worker.assigned, **dict(worker.held.items()), **view.held, **dict.fromkeys(view.runs.values())}
+    for number in named:
+        task = ledger.tasks.get(number)
+        if task is None:
+            continue
         state = task.state
         if type(state) is Assigned and state.worker is worker:
             assigned[task.id] = task

@@ -46,6 +46,10 @@ class Beliefs:
             return []
         self._due_s = now + len(replicas) * TALLY_S_PER_RESULT
         held = [task for task, replica in replicas.items() if replica.held]
+        running = {run.task for run in runs.values()}
+        if not running.isdisjoint(replicas):
+            # To the scheduler, the run replaces the data.
+            held = [task for task in held if task not in running]
         sums = (len(held), summed(held), len(runs), summed(runs), len(lingering), summed(lingering))
         return [messages.Tally(self.applied, *sums)]
 
