@@ -95,9 +95,12 @@ class Oracle:
         return False
 
     def recoveries(self) -> dict[str, list[float]]:
-        """Return, by kind of fault, how many seconds passed until what was open had its right result."""
+        """Return, by kind of fault, how many seconds passed until what was open had its right result.
+
+        Jobs that end workers by design do not count: their length is their own matter.
+        """
         found: dict[str, list[float]] = {}
-        ended = [job for job in self.jobs.values() if job.ended_at_s]
+        ended = [job for job in self.jobs.values() if job.ended_at_s and not JOBS[job.kind][2]]
         for each in self.happened:
             moment = each.healed_at_s
             last = max((job.ended_at_s for job in ended if job.begun_at_s <= moment < job.ended_at_s), default=moment)
