@@ -24,6 +24,7 @@ from distributed_core.client.names import name_of
 from distributed_core.errors import NotSerializable, UsageError
 from distributed_core.machines.client.machine import CHUNK_TASKS
 from distributed_core.protocol import payload as payloads
+from distributed_core.protocol.functions import function_digest
 from distributed_core.protocol.programs import GraphCall, GraphProgram
 
 #: Literals up to this size travel with each task that uses them; larger ones are tasks of their own.
@@ -308,7 +309,7 @@ class GraphSubmission:
             except NotSerializable as error:
                 text = f"a function of the tasks {name} of this graph cannot be sent: {error}"
                 raise NotSerializable(text) from error
-            known = self._bodies[group] = (payloads.function_digest(body), name)
+            known = self._bodies[group] = (function_digest(body), name)
             new.append([known[0], name, body])
         return known
 

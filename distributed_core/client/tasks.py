@@ -20,6 +20,7 @@ from distributed_core.machines.client.machine import CHUNK_TASKS
 from distributed_core.messages import Cancellation, Retrial, Wish
 from distributed_core.protocol import payload as payloads
 from distributed_core.protocol.actors import make_actor
+from distributed_core.protocol.functions import function_digest
 
 
 class TaskCalls(Connected):
@@ -219,7 +220,7 @@ class TaskCalls(Connected):
         if known is not None and self._session.has_function(known[0]) and known[2].holds(function):
             return known[0], known[1], []
         body = payloads.dumps_function(function)
-        digest = payloads.function_digest(body)
+        digest = function_digest(body)
         name = getattr(function, "__name__", None) or type(function).__name__
         made = record(function)
         if made is not None:

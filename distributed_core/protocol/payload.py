@@ -9,7 +9,6 @@ import pickle
 import sys
 import threading
 from collections.abc import Callable
-from hashlib import blake2b
 from types import TracebackType
 from typing import Any
 
@@ -135,11 +134,6 @@ def loads_function(body: bytes) -> Callable[..., Any]:
     first, *rest = pickle.loads(body)
     function: Callable[..., Any] = pickle.loads(first, buffers=rest)
     return function
-
-
-def function_digest(body: bytes) -> bytes:
-    """Return the 16 bytes that name a function by its content."""
-    return blake2b(body, digest_size=16).digest()
 
 
 # --- calls, whose arguments may refer to results that are elsewhere -------------------------------

@@ -14,8 +14,9 @@ from tornado.ioloop import IOLoop
 from distributed_core import messages
 from distributed_core.comm.address import parse_address
 from distributed_core.comm.channel import Channel, open_channel
-from distributed_core.errors import ConnectionLost, NotEnoughWorkers, UsageError
+from distributed_core.errors import ConnectionLost, NotEnoughWorkers, ProtocolError, UsageError
 from distributed_core.machines.scheduler import SchedulerMachine, events, instructions
+from distributed_core.protocol.functions import forged_functions
 from distributed_core.servers.extensions import EXTENSIONS
 from distributed_core.servers.extensions.base import Extension
 from distributed_core.servers.extensions.plugins import Plugins
@@ -275,6 +276,10 @@ class Scheduler(Server):
                         break
                 if role == "client":
                     self.last_activity = self.loop.time()
+                    forged = forged_functions(batch, self.machine.ledger.functions)
+                    if forged:
+                        # Whoever meant the function of that name would run this one.
+                        raise ProtocolError(f"it sent the function {forged[0]} under the digest of another one")
                 for part in _parts(batch):
                     self.feed(events.Received(peer, part))
                     if part is not batch:
