@@ -114,6 +114,13 @@ def grant_wishes(ledger: Ledger) -> None:
             wish(ledger, client, number, key)
 
 
+def withdraw_wishes(ledger: Ledger, client: ClientPeer, numbers: list[Number]) -> None:
+    """The client let go of futures; some of them it may only have wished for until now."""
+    recovery = ledger.recovery
+    if recovery is not None and recovery.wishes:
+        recovery.wishes = [each for each in recovery.wishes if each[0] is not client or each[1] not in numbers]
+
+
 def wish(ledger: Ledger, client: ClientPeer, number: Number, key: str) -> None:
     """Give a client a future of the task of that name."""
     task = ledger.claim(key)
@@ -203,11 +210,13 @@ def adopt(ledger: Ledger, task: Task, worker: WorkerPeer, run: RunId) -> None:
         state.started = True
         ledger.move(task, state)
     else:
+        # Another run counts. This one is dropped without haste, until somebody cancels the task.
+        ledger.strays.setdefault(task.id, []).append((worker, run))
         _withdraw(ledger, worker, task.id, run)
 
 
 def _withdraw(ledger: Ledger, worker: WorkerPeer, task: TaskId, run: RunId, *, interrupt: bool = False) -> None:
-    worker.lingering[run] = Lingering((), ())
+    worker.lingering[run] = Lingering((), (), foreign=True)
     ledger.send(worker.id, messages.Withdrawal(task, run, interrupt))
     ledger.review(worker)
 
@@ -220,7 +229,7 @@ def continued(ledger: Ledger, worker: WorkerPeer, items: list[tuple[TaskId, RunI
     for task_id, run in items:
         ledger.note_run(run)
         if not task_id:
-            worker.lingering[run] = Lingering((), ())
+            worker.lingering[run] = Lingering((), (), foreign=True)
             continue
         task = ledger.tasks.get(task_id)
         if task is not None:
@@ -230,7 +239,7 @@ def continued(ledger: Ledger, worker: WorkerPeer, items: list[tuple[TaskId, RunI
         else:
             ledger.recovery.runs[task_id] = (worker.id, run)
             # It takes a thread, whosever it is.
-            worker.lingering[run] = Lingering((), ())
+            worker.lingering[run] = Lingering((), (), foreign=True)
 
 
 def keep(ledger: Ledger, worker: WorkerPeer, task_id: TaskId, nbytes: int) -> bool:
