@@ -83,6 +83,11 @@ def check(ledger: Ledger) -> None:
         if worker is not None:
             # Nobody waits for it, and it may never end: what was cancelled while there was no scheduler is among these.
             _withdraw(ledger, worker, task_id, run, interrupt=True)
+    unclaimed = {run: None for _, run in recovery.runs.values()}
+    for worker in ledger.workers.values():
+        for run, lingering in worker.lingering.items():
+            if lingering.foreign and run not in unclaimed:
+                ledger.send(worker.id, messages.Withdrawal(0, run, True))
     for task in recovery.reclaimed.values():
         if type(task.state) is Arriving and task.state.worker is None:
             text = "no worker that came back has this data, which a client had scattered; scatter it again"
@@ -197,6 +202,8 @@ def gain(ledger: Ledger, task: Task, worker: WorkerPeer, nbytes: int) -> None:
         # It was given to another worker while this one was away.
         ledger.linger(task, state, ())
         ledger.send(state.worker.id, messages.Withdrawal(task.id, state.run, False))
+        # A copy that came there meanwhile was not counted, for the run's sake.
+        ledger.send(state.worker.id, messages.Disposal([task.id]))
         transitions.hold(ledger, task, worker, nbytes, None)
     else:
         # Nobody knows of this copy.
