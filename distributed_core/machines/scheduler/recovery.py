@@ -202,8 +202,6 @@ def gain(ledger: Ledger, task: Task, worker: WorkerPeer, nbytes: int) -> None:
         # It was given to another worker while this one was away.
         ledger.linger(task, state, ())
         ledger.send(state.worker.id, messages.Withdrawal(task.id, state.run, False))
-        # A copy that came there meanwhile was not counted, for the run's sake.
-        ledger.send(state.worker.id, messages.Disposal([task.id]))
         transitions.hold(ledger, task, worker, nbytes, None)
     else:
         # Nobody knows of this copy.
