@@ -221,8 +221,8 @@ class SimulatedClient(Process):
                 reopen(self.futures[number])
             self.machine.post(messages.Retrial(failed))
 
-    def _cancel(self, numbers: list[int]) -> None:
-        self.machine.post(messages.Cancellation(numbers, False, ""))
+    def _cancel(self, numbers: list[int], *, force: bool = False) -> None:
+        self.machine.post(messages.Cancellation(numbers, force, ""))
         self.cancelled.update(dict.fromkeys(numbers))
         for number in numbers:
             self.gone[number] = None
@@ -265,6 +265,7 @@ class SimulatedClient(Process):
             for job in self.jobs.values():
                 if any(each in numbers for each in job.inputs) and job.number not in self.gone:
                     numbers.append(job.number)
-            self._cancel([each for each in numbers if each in self.futures])
+            # For others too: what they adopted could not have been there.
+            self._cancel([each for each in numbers if each in self.futures], force=True)
             self.gone.update(dict.fromkeys(numbers))
             self.after(0.0, self._flush)

@@ -251,7 +251,7 @@ def judge_emptiness(simulation: Simulation) -> None:
     ledger = simulation.scheduler.ledger
     if ledger.recovery is not None or ledger.leaving or len(ledger.clients) > 2 or len(ledger.clients_by_name):
         raise InvariantBroken("the scheduler waits for clients, and all have left")
-    if ledger.tasks or ledger.functions or ledger.by_key or ledger.recalls:
+    if ledger.tasks or ledger.functions or ledger.by_key or ledger.recalls or ledger.strays:
         raise InvariantBroken(f"the scheduler keeps {[task for _, task in ledger.tasks.items()]} for nobody")
     for worker in ledger.workers.values():
         process = simulation.by_address[worker.address]

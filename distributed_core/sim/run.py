@@ -125,7 +125,8 @@ class Simulation(Peers):
         )
 
     def _go_on(self) -> None:
-        while self.world.step():
+        # What is cut off from its inputs is tried again when the scheduler looks who lives.
+        while self.world.step(idly=bool(self.scheduler.ledger.cut_off) and self.process.alive):
             if self.world.events > EVENTS_MAX:
                 raise InvariantBroken(f"no end after {EVENTS_MAX} events")
 

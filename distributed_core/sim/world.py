@@ -53,9 +53,9 @@ class World:
         self.pending += not idle
         heapq.heappush(self._heap, (time_s, self._count, idle, action))
 
-    def step(self) -> bool:
-        """Do the next thing; return False when only idle things are left."""
-        if not self.pending:
+    def step(self, *, idly: bool = False) -> bool:
+        """Do the next thing; return False when only idle things are left, which are done where `idly` is true."""
+        if not self.pending and not (idly and self._heap):
             return False
         self.now, _, idle, action = heapq.heappop(self._heap)
         self.events += 1

@@ -228,3 +228,29 @@ def test_a_run_that_goes_on_of_a_future_that_failed_before_is_withdrawn() -> Non
     assert list(bench.machine.ledger.workers[worker].lingering) == [7]
     bench.say(worker, messages.Departure(7))
     assert not bench.machine.ledger.workers[worker].lingering
+
+
+def test_a_wish_that_was_let_go_of_is_not_granted() -> None:
+    for word in (messages.Release([1]), messages.Cancellation([1], False, "")):
+        bench = Comeback()
+        bench.peers += 1
+        early = bench.peers
+        bench.feed(events.ClientJoined(early, "other", returns=True))
+        bench.say(early, messages.Wish([[1, "name"]]), word)
+        bench.returning_worker((BASE + 1, 8))
+        bench.returning_client(task(1, key="name"), workers=1)
+        bench.say(early, messages.Reunion(1))
+        assert not bench.machine.ledger.clients[early].tasks
+
+
+def test_runs_that_nobody_claimed_keep_resources_that_nobody_knows_of() -> None:
+    bench = Comeback()
+    bench.peers += 1
+    worker = bench.peers
+    details = {"resources": {"R": 1.0}}
+    bench.feed(events.WorkerJoined(worker, "10.0.0.9:1", "w", 2, details, returns=True))
+    bench.say(worker, messages.Continuation([[BASE + 7, 3]]), messages.Presence(1))
+    bench.returning_client([1, None, F, b"", [], 0, {"resources": {"R": 1.0}}], task(2), workers=1)
+    assert [run.task for run in bench.runs(worker)] == [BASE + 2]
+    bench.say(worker, messages.Completion(BASE + 7, 3, 8, 0.1, None))
+    assert [run.task for run in bench.runs(worker)] == [BASE + 1]

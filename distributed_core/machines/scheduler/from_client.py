@@ -155,11 +155,14 @@ def on_scattering(ledger: Ledger, client: ClientPeer, message: messages.Scatteri
 
 
 def on_release(ledger: Ledger, client: ClientPeer, message: messages.Release) -> None:
-    transitions.unwant(ledger, client, numbers_of(message.numbers))
+    numbers = numbers_of(message.numbers)
+    recovery.withdraw_wishes(ledger, client, numbers)
+    transitions.unwant(ledger, client, numbers)
 
 
 def on_cancellation(ledger: Ledger, client: ClientPeer, message: messages.Cancellation) -> None:
     numbers = numbers_of(message.numbers)
+    recovery.withdraw_wishes(ledger, client, numbers)
     for number in numbers:
         if number not in client.tasks:
             # A client says it again to another scheduler until it has an answer.

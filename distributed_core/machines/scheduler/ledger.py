@@ -86,6 +86,8 @@ class Ledger:
         self.drops: dict[PeerId, str] = {}
         #: What peers that came back told, while it lasts.
         self.recovery: Recovery | None = None
+        #: Runs that were withdrawn because another one counts, by their tasks.
+        self.strays: dict[TaskId, list[tuple[WorkerPeer, RunId]]] = {}
         #: How many things were mended that scheduler and workers believed differently: see `views.py`.
         self.mended = 0
         self.log: deque[LogLine] = deque(maxlen=settings.log_lines_max)

@@ -51,14 +51,18 @@ class Recovery:
 class Lingering:
     """A run that was withdrawn and may still be in a thread: it keeps its resources until the worker says it is over.
 
-    `clients` cancelled it, and hear of it if it cannot be ended.
+    `clients` cancelled it, and hear of it if it cannot be ended. It is `foreign` where another connection assigned it,
+    and nobody knows what resources it takes.
     """
 
-    __slots__ = ("clients", "resources")
+    __slots__ = ("clients", "foreign", "resources")
 
-    def __init__(self, resources: tuple[tuple[str, float], ...], clients: tuple[PeerId, ...]) -> None:
+    def __init__(
+        self, resources: tuple[tuple[str, float], ...], clients: tuple[PeerId, ...], *, foreign: bool = False
+    ) -> None:
         self.resources = resources
         self.clients = clients
+        self.foreign = foreign
 
 
 class View:

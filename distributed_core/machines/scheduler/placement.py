@@ -195,7 +195,11 @@ def willing(ledger: Ledger, options: TaskOptions) -> list[WorkerPeer]:
 
 def has_free(worker: WorkerPeer, options: TaskOptions | None) -> bool:
     """Tell whether nobody has what the task needs of the worker's resources."""
-    return options is None or all(worker.free.get(name, 0.0) >= amount for name, amount in options.resources)
+    if options is None or not options.resources:
+        return True
+    if worker.lingering and any(each.foreign for each in worker.lingering.values()):
+        return False
+    return all(worker.free.get(name, 0.0) >= amount for name, amount in options.resources)
 
 
 def choose_fitting(ledger: Ledger, task: Task, options: TaskOptions) -> WorkerPeer | None:

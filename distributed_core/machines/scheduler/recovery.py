@@ -83,6 +83,11 @@ def check(ledger: Ledger) -> None:
         if worker is not None:
             # Nobody waits for it, and it may never end: what was cancelled while there was no scheduler is among these.
             _withdraw(ledger, worker, task_id, run, interrupt=True)
+    unclaimed = {run: None for _, run in recovery.runs.values()}
+    for worker in ledger.workers.values():
+        for run, lingering in worker.lingering.items():
+            if lingering.foreign and run not in unclaimed:
+                ledger.send(worker.id, messages.Withdrawal(0, run, True))
     for task in recovery.reclaimed.values():
         if type(task.state) is Arriving and task.state.worker is None:
             text = "no worker that came back has this data, which a client had scattered; scatter it again"
@@ -112,6 +117,13 @@ def grant_wishes(ledger: Ledger) -> None:
     for client, number, key in wishes:
         if ledger.clients.get(client.id) is client and number not in client.tasks:
             wish(ledger, client, number, key)
+
+
+def withdraw_wishes(ledger: Ledger, client: ClientPeer, numbers: list[Number]) -> None:
+    """The client let go of futures; some of them it may only have wished for until now."""
+    recovery = ledger.recovery
+    if recovery is not None and recovery.wishes:
+        recovery.wishes = [each for each in recovery.wishes if each[0] is not client or each[1] not in numbers]
 
 
 def wish(ledger: Ledger, client: ClientPeer, number: Number, key: str) -> None:
@@ -203,11 +215,13 @@ def adopt(ledger: Ledger, task: Task, worker: WorkerPeer, run: RunId) -> None:
         state.started = True
         ledger.move(task, state)
     else:
+        # Another run counts. This one is dropped without haste, until somebody cancels the task.
+        ledger.strays.setdefault(task.id, []).append((worker, run))
         _withdraw(ledger, worker, task.id, run)
 
 
 def _withdraw(ledger: Ledger, worker: WorkerPeer, task: TaskId, run: RunId, *, interrupt: bool = False) -> None:
-    worker.lingering[run] = Lingering((), ())
+    worker.lingering[run] = Lingering((), (), foreign=True)
     ledger.send(worker.id, messages.Withdrawal(task, run, interrupt))
     ledger.review(worker)
 
@@ -220,7 +234,7 @@ def continued(ledger: Ledger, worker: WorkerPeer, items: list[tuple[TaskId, RunI
     for task_id, run in items:
         ledger.note_run(run)
         if not task_id:
-            worker.lingering[run] = Lingering((), ())
+            worker.lingering[run] = Lingering((), (), foreign=True)
             continue
         task = ledger.tasks.get(task_id)
         if task is not None:
@@ -230,7 +244,7 @@ def continued(ledger: Ledger, worker: WorkerPeer, items: list[tuple[TaskId, RunI
         else:
             ledger.recovery.runs[task_id] = (worker.id, run)
             # It takes a thread, whosever it is.
-            worker.lingering[run] = Lingering((), ())
+            worker.lingering[run] = Lingering((), (), foreign=True)
 
 
 def keep(ledger: Ledger, worker: WorkerPeer, task_id: TaskId, nbytes: int) -> bool:

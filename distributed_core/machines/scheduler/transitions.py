@@ -162,6 +162,8 @@ def settle(ledger: Ledger, stack: list[Task], cancelled_by: tuple[PeerId, ...] =
         task = stack.pop()
         if task.client is not None or task.needed or type(task.state) is Forgotten:
             continue
+        if task.id in ledger.strays:
+            _end_strays(ledger, task, interrupt=bool(cancelled_by))
         state = task.state
         if type(state) is Held:
             for worker in state.workers:
@@ -177,6 +179,13 @@ def settle(ledger: Ledger, stack: list[Task], cancelled_by: tuple[PeerId, ...] =
             ledger.move(task, RELEASED)
         if not task.users:
             _forget(ledger, task, stack)
+
+
+def _end_strays(ledger: Ledger, task: Task, *, interrupt: bool) -> None:
+    """Nobody wants the task: runs of it that did not count any more are interrupted too, where it was cancelled."""
+    for worker, run in ledger.strays.pop(task.id):
+        if interrupt and run in worker.lingering and ledger.workers.get(worker.id) is worker:
+            ledger.send(worker.id, messages.Withdrawal(task.id, run, True))
 
 
 def unwant(ledger: Ledger, client: ClientPeer, numbers: Iterable[Number], *, cancelled: bool = False) -> None:

@@ -169,8 +169,12 @@ class WorkerMachine:
             if replica is not None and replica.held and replica.run == message.run:
                 # The report of its end and this message crossed.
                 self._discard([message.task])
-            if message.run not in self.lingering:
+            stray = self.lingering.get(message.run)
+            if stray is None:
                 self._reports.append(messages.Departure(message.run))
+            elif message.interrupt and not stray.interrupt:
+                stray.interrupt = True
+                self._interrupt(stray)
         elif run.payload is not None:
             self._forget_waiting(run)
             self._reports.append(messages.Departure(message.run))
