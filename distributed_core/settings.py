@@ -53,6 +53,8 @@ class SchedulerSettings:
     """After so many heartbeats in a row at which something was under way to a worker, it is asked what it has."""
     held_per_tally: int = 10_000
     """And after as many more as it holds of these, so that asking takes some hundredths of the time at most."""
+    client_return_s: float = 10.0
+    """A client whose connection broke without a farewell keeps its futures for so long: it may be back in a moment."""
     client_absence_max_s: float = 12 * 3600.0
     """A client whose machine does not answer any more (a laptop that sleeps) keeps its futures for so long."""
     predecessor_silence_max_s: float = 10.0

@@ -265,6 +265,7 @@ def reattach(ledger: Ledger, peer: PeerId, name: str) -> ClientPeer | None:
     for book in (ledger.clients, ledger.leaving, ledger.outbox):
         book.pop(client.id, None)
     client.id = peer
+    client.leaves = False
     return client
 
 
