@@ -82,6 +82,8 @@ class WorkerSettings:
     fetch_tasks_max: int = 1000
     fetch_bytes_max: int = 64 << 20
     """One request to a peer asks for at most so many tasks and bytes."""
+    small_fetch_bytes_max: int = 64 << 10
+    """Data up to this size does not wait behind larger data of the same peer."""
     transfer_silence_max_s: float = TRANSFER_SILENCE_MAX_S
     heartbeat_interval_s: float = 1.0
     told_at_once_max: int = 1000
