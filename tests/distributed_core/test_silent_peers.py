@@ -196,7 +196,7 @@ def test_a_client_asks_the_scheduler_for_what_a_silent_worker_does_not_give(monk
             server = await between.start()
             channel, _ = await open_channel(Address("127.0.0.1", between.port), client._session.credential, "rpc")
             channel.read_replies()
-            client._session.bulk._workers[address] = channel
+            client._session.bulk._workers[address, False] = channel
             between.left = 0
             assert server.sockets
             return between
