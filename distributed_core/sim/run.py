@@ -7,7 +7,7 @@ from typing import Any
 
 from distributed_core.errors import InvariantBroken
 from distributed_core.machines.scheduler import SchedulerMachine, events, instructions, invariants
-from distributed_core.machines.scheduler.tasks import Task
+from distributed_core.machines.scheduler.tasks import Ready, Task
 from distributed_core.settings import SchedulerSettings
 from distributed_core.sim.clients import RECONNECT_TIMEOUT_S, SimulatedClient
 from distributed_core.sim.faults import strike
@@ -125,9 +125,16 @@ class Simulation(Peers):
         )
 
     def _go_on(self) -> None:
-        while self.world.step():
+        while self.world.step() or self._waits():
             if self.world.events > EVENTS_MAX:
                 raise InvariantBroken(f"no end after {EVENTS_MAX} events")
+
+    def _waits(self) -> bool:
+        """Keep the world going for tasks that wait for a check of liveness because of an input out of reach."""
+        waits = any(type(task.state) is Ready for task in self.scheduler.ledger.cut_off.values())
+        if waits:
+            self.world.later(SETTINGS.liveness_interval_s, lambda: None)
+        return waits
 
     # --- the scheduler's shell --------------------------------------------------------------------
 
