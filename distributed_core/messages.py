@@ -186,7 +186,7 @@ class Notice(NamedTuple):
 
 
 class Farewell(NamedTuple):
-    """The scheduler ends, and is not to be looked for."""
+    """Who says so ends in good order: a scheduler is not to be looked for, a client does not come back."""
 
     reason: str
 

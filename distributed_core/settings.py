@@ -53,6 +53,8 @@ class SchedulerSettings:
     """After so many heartbeats in a row at which something was under way to a worker, it is asked what it has."""
     held_per_tally: int = 10_000
     """And after as many more as it holds of these, so that asking takes some hundredths of the time at most."""
+    client_return_s: float = 10.0
+    """A client whose connection broke without a farewell keeps its futures for so long: it may be back in a moment."""
     client_absence_max_s: float = 12 * 3600.0
     """A client whose machine does not answer any more (a laptop that sleeps) keeps its futures for so long."""
     predecessor_silence_max_s: float = 10.0
@@ -80,6 +82,8 @@ class WorkerSettings:
     fetch_tasks_max: int = 1000
     fetch_bytes_max: int = 64 << 20
     """One request to a peer asks for at most so many tasks and bytes."""
+    small_fetch_bytes_max: int = 64 << 10
+    """Data up to this size does not wait behind larger data of the same peer."""
     transfer_silence_max_s: float = TRANSFER_SILENCE_MAX_S
     heartbeat_interval_s: float = 1.0
     told_at_once_max: int = 1000

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 #: One request for results asks a worker for at most so many, and so many bytes.
 FETCH_TASKS = 1000
 FETCH_BYTES = 64 << 20
+SMALL_BYTES = 64 << 10
 #: How often a gather asks again for data whose holders did not give it.
 GATHER_TRIES = 20
 #: What every worker should answer soon, and may be asked twice.
@@ -35,8 +36,9 @@ class Bulk:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._placements: dict[int, asyncio.Future[tuple[int, str]]] = {}
-        self._workers: dict[str, Channel] = {}
-        self._turns: dict[str, asyncio.Lock] = {}
+        #: By address, and whether they are for what is small: that does not wait behind what is large.
+        self._workers: dict[tuple[str, bool], Channel] = {}
+        self._turns: dict[tuple[str, bool], asyncio.Lock] = {}
         self._unreachable: dict[str, None] = {}
 
     def close(self) -> None:
@@ -112,15 +114,16 @@ class Bulk:
         nbytes = 0
         for task, number in tasks.items():
             if part and (len(part) == FETCH_TASKS or nbytes + sizes[number] > FETCH_BYTES):
-                await self._fetch_from(address, part, got)
+                await self._fetch_from(address, part, nbytes, got)
                 part, nbytes = {}, 0
             part[task] = number
             nbytes += sizes[number]
-        await self._fetch_from(address, part, got)
+        await self._fetch_from(address, part, nbytes, got)
 
-    async def _fetch_from(self, address: str, tasks: dict[int, int], got: dict[int, Any]) -> None:
+    async def _fetch_from(self, address: str, tasks: dict[int, int], nbytes: int, got: dict[int, Any]) -> None:
+        small = nbytes <= SMALL_BYTES
         try:
-            found = await self.ask_worker(address, "get_data", {"tasks": list(tasks)})
+            found = await self.ask_worker(address, "get_data", {"tasks": list(tasks)}, small=small)
         except (EngineError, OSError, TimeoutError) as error:
             logger.info("worker %s did not give its data: %s", address, error)
             return
@@ -132,8 +135,8 @@ class Bulk:
         if tasks:
             self._session.post(messages.Complaint([[number, address] for number in tasks.values()]))
 
-    async def ask_worker(self, address: str, op: str, arguments: dict[str, Any]) -> Any:
-        """Call a worker: straight, or through the scheduler.
+    async def ask_worker(self, address: str, op: str, arguments: dict[str, Any], *, small: bool = False) -> Any:
+        """Call a worker: straight, over the connection for what is `small` or the other one, or through the scheduler.
 
         Raises
         ------
@@ -143,14 +146,14 @@ class Bulk:
         if self._session.direct is not False and address not in self._unreachable:
             try:
                 # One at a time, so that the calls of an actor leave in their order, also while a connection is made.
-                async with self._turns.setdefault(address, asyncio.Lock()):
-                    channel = self._workers.get(address)
+                async with self._turns.setdefault((address, small), asyncio.Lock()):
+                    channel = self._workers.get((address, small))
                     if channel is None or channel.stream.closed:
                         channel, _ = await open_channel(
                             parse_address(address), self._session.credential, "rpc", timeout_s=5.0
                         )
                         channel.read_replies()
-                        self._workers[address] = channel
+                        self._workers[address, small] = channel
                     # A method of an actor may keep its process from answering for as long as it likes.
                     silence_max_s = TRANSFER_SILENCE_MAX_S if op in DATA else None
                     answer = channel.begin(op, arguments, silence_max_s=silence_max_s)

@@ -219,6 +219,7 @@ class Session(Backlog):
         """Send what is queued, then leave; the scheduler drops this client's futures."""
         if self._channel is not None and not self.closed:
             self._flush()
+            self._channel.send(messages.Farewell("it was closed"))
             await self._channel.close()
         self.closed = True
         self._make_room()

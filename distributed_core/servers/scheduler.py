@@ -266,7 +266,7 @@ class Scheduler(Server):
         self._announce(join)
         for extension in self.extensions:
             extension.joined(peer, role)
-        absent = False
+        absence_s = 0.0
         try:
             while True:
                 batch = await channel.read()
@@ -285,14 +285,15 @@ class Scheduler(Server):
                     if part is not batch:
                         await asyncio.sleep(0)
         except ConnectionLost as error:
-            absent = role == "client" and error.errno in UNANSWERED
+            if self.exit_code is None:
+                absence_s = self.machine.absence_s(peer, silent=error.errno in UNANSWERED)
             raise
         finally:
             del self._peers[peer]
             if self.machine.verdict_pending(peer):
                 leave = await self._hear_of_death(peer)
-            if absent:
-                self._expect(leave, channel)
+            if absence_s:
+                self._expect(leave, channel, absence_s)
             else:
                 self.feed(leave)
             logger.info("%s: %s", self.id, leave)
@@ -300,12 +301,14 @@ class Scheduler(Server):
             for extension in self.extensions:
                 extension.left(peer, role)
 
-    def _expect(self, leave: events.SchedulerEvent, channel: Channel) -> None:
-        """Keep the futures of a client whose machine does not answer: it may sleep, and come back."""
-        absence_s = self.machine.settings.client_absence_max_s
+    def _expect(self, leave: events.SchedulerEvent, channel: Channel, absence_s: float) -> None:
+        """Keep the futures of a client that left without a farewell for so long: it may come back."""
         due = self.loop.time() + absence_s
         logger.warning(
-            "%s: a client at %s does not answer; its futures are kept for a while", self.id, channel.stream.peer
+            "%s: a client at %s does not answer; its futures are kept for a while (%g s)",
+            self.id,
+            channel.stream.peer,
+            absence_s,
         )
 
         def end() -> None:

@@ -11,6 +11,8 @@ from distributed_core.comm.channel import Channel, open_channel
 from distributed_core.context import context
 from distributed_core.errors import ConnectionLost, EngineError, NotSerializable, RemoteError, UsageError
 from distributed_core.machines.worker import events
+from distributed_core.machines.worker.instructions import Fetch
+from distributed_core.machines.worker.replicas import Lane
 from distributed_core.protocol import payload as payloads
 from distributed_core.servers.executor import Unsendable
 from distributed_core.servers.spilling import Spilled
@@ -30,8 +32,9 @@ class Transfers:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._peers: dict[str, Channel] = {}
-        self._turns: dict[str, asyncio.Lock] = {}
+        #: Two connections to a peer that is asked for large and for small data.
+        self._peers: dict[Lane, Channel] = {}
+        self._turns: dict[Lane, asyncio.Lock] = {}
         self.handlers = {"get_data": self._handle_get_data, "put_data": self._handle_put_data}
 
     def close(self) -> None:
@@ -39,15 +42,16 @@ class Transfers:
         for channel in self._peers.values():
             channel.abort()
 
-    async def fetch(self, address: str, tasks: list[int], registration: int) -> None:
+    async def fetch(self, asked: Fetch, registration: int) -> None:
         """Fetch the data of these tasks from another worker, and tell the machine what came of it."""
         worker = self._worker
+        address, tasks, small = asked.address, asked.tasks, asked.small
         event: events.WorkerEvent
         try:
-            found = _checked(await self._ask_peer(address, tasks), tasks)
+            found = _checked(await self._ask_peer((address, small), tasks), tasks)
         except (EngineError, OSError, TimeoutError, TypeError, ValueError) as error:
             logger.info("%s could not fetch from %s: %s", worker.id, address, error)
-            event = events.PeerUnreachable(address, tasks)
+            event = events.PeerUnreachable(address, tasks, small)
         else:
             arrived = []
             found.reverse()
@@ -62,41 +66,41 @@ class Transfers:
                         worker.data.keep(task, value, nbytes)
                     arrived.append((task, nbytes))
             got = {task for task, _ in arrived}
-            event = events.DataFetched(address, arrived, [task for task in tasks if task not in got])
+            event = events.DataFetched(address, arrived, [task for task in tasks if task not in got], small)
         if registration == worker.registration:
             worker.feed(event)
             worker.memory.noted()
 
-    async def _ask_peer(self, address: str, tasks: list[int]) -> list[Any]:
+    async def _ask_peer(self, lane: Lane, tasks: list[int]) -> list[Any]:
         """Ask over the kept connection; once more over a new one if that had broken meanwhile."""
         silence_max_s = self._worker.settings.transfer_silence_max_s
-        channel = self._peers.get(address)
+        channel = self._peers.get(lane)
         if channel is not None and not channel.stream.closed:
             try:
                 return list(await channel.call("get_data", {"tasks": tasks}, silence_max_s=silence_max_s))
             except ConnectionLost:
-                logger.debug("%s: the kept connection to %s had broken", self._worker.id, address)
-        channel = await self._connect(address)
+                logger.debug("%s: the kept connection to %s had broken", self._worker.id, lane[0])
+        channel = await self._connect(lane)
         return list(await channel.call("get_data", {"tasks": tasks}, silence_max_s=silence_max_s))
 
-    async def _connect(self, address: str) -> Channel:
+    async def _connect(self, lane: Lane) -> Channel:
         """Return the connection to another worker; those that want it at once make one, not one each."""
         try:
-            async with self._turns.setdefault(address, asyncio.Lock()):
-                channel = self._peers.get(address)
+            async with self._turns.setdefault(lane, asyncio.Lock()):
+                channel = self._peers.get(lane)
                 if channel is None or channel.stream.closed:
                     channel, _ = await open_channel(
-                        parse_address(address),
+                        parse_address(lane[0]),
                         self._worker.credential,
                         "rpc",
                         timeout_s=min(CONNECT_TIMEOUT_S, self._worker.settings.transfer_silence_max_s),
                     )
                     channel.stream.place_large(self._worker.memory.place)
                     channel.read_replies()
-                    self._peers[address] = channel
+                    self._peers[lane] = channel
                 return channel
         finally:
-            self._turns.pop(address, None)
+            self._turns.pop(lane, None)
 
     def _open(self, frames: list[Any]) -> Any:
         # Futures inside find their client by the worker.

@@ -450,7 +450,7 @@ class Worker(Server):
         self.memory.spill(asked)
 
     def _fetch(self, asked: instructions.Fetch) -> None:
-        self.background(self._transfers.fetch(asked.address, asked.tasks, self.registration))
+        self.background(self._transfers.fetch(asked, self.registration))
 
     # --- questions and news -----------------------------------------------------------------------
 

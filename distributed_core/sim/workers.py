@@ -15,7 +15,7 @@ from distributed_core.sim.world import Pipe, Process, World
 
 INLINE_LABELS = 3
 """Every third result is called small and travels inside its report."""
-SETTINGS = WorkerSettings(fetch_tasks_max=3, interrupt_grace_s=0.05, heartbeat_interval_s=0.4)
+SETTINGS = WorkerSettings(fetch_tasks_max=3, small_fetch_bytes_max=50, interrupt_grace_s=0.05, heartbeat_interval_s=0.4)
 LOST_FETCH_FRACTION = 0.01
 DURATIONS_S = (0.0001, 0.001, 0.01, 0.3)
 RECONNECT_TIMEOUT_S = 8.0
@@ -301,7 +301,8 @@ class SimulatedWorker(Process):
             absent = [task for task in question.instruction.tasks if task not in found]
             for task, value in found.items():
                 self.data.setdefault(task, value)
-            self.feed(events.DataFetched(question.instruction.address, [(task, 8) for task in found], absent))
+            asked, arrived = question.instruction, [(task, 8) for task in found]
+            self.feed(events.DataFetched(asked.address, arrived, absent, asked.small))
 
         self.after(self.disk_s, arrive)
 
@@ -312,7 +313,8 @@ class SimulatedWorker(Process):
         if question.done:
             return
         question.done = True
-        event = events.PeerUnreachable(question.instruction.address, question.instruction.tasks)
+        asked = question.instruction
+        event = events.PeerUnreachable(asked.address, asked.tasks, asked.small)
 
         asker.after(0.005, lambda: asker.feed(event))
 

@@ -64,7 +64,7 @@ class ModelWorker:
             elif kind is worker_instructions.Fetch:
                 found = [(task, 28) for task in asked.tasks]
                 self.cluster.counts["fetches"] += 1
-                event = worker_events.DataFetched(asked.address, found, [])
+                event = worker_events.DataFetched(asked.address, found, [], asked.small)
                 self.cluster.later(2 * WAY_S, lambda event=event: self.feed(event))  # type: ignore[misc]
 
     def _start(self) -> None:

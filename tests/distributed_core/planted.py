@@ -362,7 +362,7 @@ def a_peer_that_is_asked_in_vain_for_ever(patch: pytest.MonkeyPatch) -> None:
     from distributed_core.machines.worker import events
 
     def forget(self: WorkerMachine, event: Any) -> None:
-        self.asked.pop(event.address, None)
+        self.asked.pop((event.address, event.small), None)
 
     patch.setitem(WorkerMachine._ON_EVENT, events.PeerUnreachable, forget)
 

@@ -147,7 +147,7 @@ def test_a_hostile_scheduler_gets_a_right_worker_or_none(words: list[Any]) -> No
             if isinstance(asked, worker_instructions.Execute):
                 started.append(asked.run)
             elif isinstance(asked, worker_instructions.Fetch):
-                requests[asked.address] = asked.tasks
+                requests[asked.address, asked.small] = asked.tasks
             elif isinstance(asked, worker_instructions.SetTimer):
                 assert 0 <= asked.delay_s < math.inf
             elif isinstance(asked, worker_instructions.Report):
@@ -159,8 +159,8 @@ def test_a_hostile_scheduler_gets_a_right_worker_or_none(words: list[Any]) -> No
             ended = [worker_events.RunFinished(run, 8, 0.1, None) for run in started]
             started.clear()
             feed(worker_events.Executed(ended))
-            for address in list(requests):
-                feed(worker_events.PeerUnreachable(address, requests.pop(address)))
+            for address, small in list(requests):
+                feed(worker_events.PeerUnreachable(address, requests.pop((address, small)), small))
             continue
         try:
             feed(worker_events.Instructed([word]))

@@ -79,8 +79,8 @@ FAR = [1, 8, ["10.0.0.9:1"]]
 
 def test_a_worker_fetches_it_once_and_gives_it_to_each_place() -> None:
     hand = Hand()
-    assert hand.assign(FAR, FAR) == [instructions.Fetch("10.0.0.9:1", [1])]
-    out = hand.feed(worker_events.DataFetched("10.0.0.9:1", [(1, 8)], []))
+    assert hand.assign(FAR, FAR) == [instructions.Fetch("10.0.0.9:1", [1], small=True)]
+    out = hand.feed(worker_events.DataFetched("10.0.0.9:1", [(1, 8)], [], small=True))
     (execute,) = [each for each in out if type(each) is instructions.Execute]
     assert execute.inputs == (1, 1)
     assert not hand.machine.waiting
@@ -89,7 +89,7 @@ def test_a_worker_fetches_it_once_and_gives_it_to_each_place() -> None:
 def test_a_worker_that_cannot_fetch_it_or_loses_it_says_so_once() -> None:
     hand = Hand()
     hand.assign(FAR, FAR)
-    (report,) = hand.feed(worker_events.PeerUnreachable("10.0.0.9:1", [1]))
+    (report,) = hand.feed(worker_events.PeerUnreachable("10.0.0.9:1", [1], small=True))
     assert report.messages == [messages.Rejection(9, 5, [], [[1, "10.0.0.9:1"]])]
 
     hand = Hand()
@@ -105,6 +105,6 @@ def test_a_worker_that_cannot_fetch_it_or_loses_it_says_so_once() -> None:
     hand = Hand()
     hand.assign(FAR, FAR)
     hand.feed(worker_events.Instructed([messages.Withdrawal(9, 5, False)]))
-    hand.feed(worker_events.DataFetched("10.0.0.9:1", [], [1]))
+    hand.feed(worker_events.DataFetched("10.0.0.9:1", [], [1], small=True))
     assert not hand.machine.runs
     assert not hand.machine.replicas

@@ -431,12 +431,12 @@ class WorkerUnderChaos(RuleBasedStateMachine):
     def peer_answers(self, data: st.DataObject, reachable: bool) -> None:
         asked = self.asked.pop(data.draw(st.integers(0, len(self.asked) - 1)))
         if not reachable:
-            self.feed(worker_events.PeerUnreachable(asked.address, asked.tasks))
+            self.feed(worker_events.PeerUnreachable(asked.address, asked.tasks, asked.small))
             return
         there = [task for task in asked.tasks if data.draw(st.booleans())]
         self.data.update(dict.fromkeys(there))
         absent = [task for task in asked.tasks if task not in there]
-        self.feed(worker_events.DataFetched(asked.address, [(task, 8) for task in there], absent))
+        self.feed(worker_events.DataFetched(asked.address, [(task, 8) for task in there], absent, asked.small))
 
     @rule(task=st.integers(1, 3))
     def client_brings_data(self, task: int) -> None:

@@ -11,18 +11,19 @@ from typing import Any
 
 import pytest
 
-from distributed_core import LocalCluster
+from distributed_core import LocalCluster, messages
 from distributed_core.client import bulk
 from distributed_core.comm.address import Address, parse_address
 from distributed_core.comm.channel import Channel, open_channel
 from distributed_core.errors import RemoteError
-from distributed_core.machines.worker import events
+from distributed_core.machines.worker import WorkerMachine, events, instructions, invariants
 from distributed_core.servers.shell import Server
 from distributed_core.servers.transfers import Transfers
 from distributed_core.settings import WorkerSettings
 
 DEADLINE_S = 30.0
 SILENCE_S = 0.8
+LARGE = 7
 
 
 def run(main: Any) -> None:
@@ -38,10 +39,16 @@ class Giver(Server):
 
     def __init__(self) -> None:
         super().__init__(insecure=True)
+        #: What a large task's data waits for; and whether it was asked for.
+        self.before_large: asyncio.Event | None = None
+        self.asked = asyncio.Event()
         self.handlers |= {"get_data": self._handle_get_data, "fail": self._handle_fail}
 
     async def _handle_get_data(self, tasks: list[int]) -> list[Any]:
         await asyncio.sleep(self.busy_s)
+        if LARGE in tasks and self.before_large is not None:
+            self.asked.set()
+            await self.before_large.wait()
         return [[task, [bytes(self.nbytes)], None] for task in tasks]
 
     async def _handle_fail(self) -> None:
@@ -166,9 +173,9 @@ def test_a_worker_hears_that_a_peer_is_unreachable_when_it_accepts_and_never_gre
             worker = Asking()
             transfers = Transfers(worker)  # type: ignore[arg-type]
             begun_s = time.monotonic()
-            await transfers.fetch(address, [1, 2], 1)
+            await transfers.fetch(instructions.Fetch(address, [1, 2], small=True), 1)
             assert time.monotonic() - begun_s < SILENCE_S + 3.0
-            assert worker.fed == [events.PeerUnreachable(address, [1, 2])]
+            assert worker.fed == [events.PeerUnreachable(address, [1, 2], small=True)]
 
     run(main())
 
@@ -189,7 +196,7 @@ def test_a_client_asks_the_scheduler_for_what_a_silent_worker_does_not_give(monk
             server = await between.start()
             channel, _ = await open_channel(Address("127.0.0.1", between.port), client._session.credential, "rpc")
             channel.read_replies()
-            client._session.bulk._workers[address] = channel
+            client._session.bulk._workers[address, False] = channel
             between.left = 0
             assert server.sockets
             return between
@@ -199,3 +206,47 @@ def test_a_client_asks_the_scheduler_for_what_a_silent_worker_does_not_give(monk
         assert future.result(20) == "x" * 100_000
         assert SILENCE_S <= time.monotonic() - begun_s < 10.0
         assert list(client._session.bulk._unreachable) == [address]
+
+
+def test_small_data_does_not_wait_behind_large_data_of_the_same_peer() -> None:
+    """On the machine: one request of each kind is under way to a peer, and what is queued behind one goes after it."""
+    machine = WorkerMachine()
+    machine.handle(events.Instructed([messages.FunctionBody(1, "f", b"body")]), 0.0)
+
+    def assign(run: int, *sizes: int) -> list[Any]:
+        inputs = [[run * 10 + place, nbytes, ["a:1"]] for place, nbytes in enumerate(sizes)]
+        out = machine.handle(events.Instructed([messages.Assignment(run, run, 1, b"", inputs, 0.0)]), 0.0)
+        invariants.check(machine)
+        return [each for each in out if type(each) is instructions.Fetch]
+
+    assert assign(1, 300 << 20) == [instructions.Fetch("a:1", [10])]
+    assert assign(2, 100, 200) == [instructions.Fetch("a:1", [20, 21], small=True)]
+    assert assign(3, 50, 60 << 20) == []
+    out = machine.handle(events.DataFetched("a:1", [(20, 100), (21, 200)], [], small=True), 0.0)
+    assert [each.run for each in out if type(each) is instructions.Execute] == [2]
+    assert instructions.Fetch("a:1", [30], small=True) in out
+    out = machine.handle(events.PeerUnreachable("a:1", [10]), 0.0)
+    assert instructions.Fetch("a:1", [31]) in out
+    invariants.check(machine)
+
+
+def test_small_data_overtakes_large_data_over_sockets() -> None:
+    async def main() -> None:
+        giver = Giver()
+        giver.start(0)
+        address = f"127.0.0.1:{giver.port}"
+        worker = Asking()
+        transfers = Transfers(worker)  # type: ignore[arg-type]
+        release = asyncio.Event()
+        giver.before_large = release
+        large = asyncio.ensure_future(transfers._ask_peer((address, False), [LARGE]))
+        # The large one is in preparation; the small one comes at once.
+        await giver.asked.wait()
+        assert await transfers._ask_peer((address, True), [1]) == [[1, [bytes(1)], None]]
+        assert not large.done()
+        release.set()
+        assert (await large)[0][0] == LARGE
+        transfers.close()
+        await giver.close()
+
+    run(main())

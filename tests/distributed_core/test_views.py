@@ -95,7 +95,8 @@ class Pair:
                 held = self.workers[holder].replicas
                 there = [task for task in asked.tasks if task in held and held[task].held]
                 gone = [task for task in asked.tasks if task not in there]
-                self.act(peer, worker_events.DataFetched(asked.address, [(task, 8) for task in there], gone))
+                arrived = [(task, 8) for task in there]
+                self.act(peer, worker_events.DataFetched(asked.address, arrived, gone, asked.small))
 
     def settle(self) -> None:
         """Let through what is under way, until nothing is."""

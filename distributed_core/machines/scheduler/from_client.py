@@ -227,6 +227,10 @@ def on_reunion(ledger: Ledger, client: ClientPeer, message: messages.Reunion) ->
     recovery.reunited(ledger, client, message.workers)
 
 
+def on_farewell(ledger: Ledger, client: ClientPeer, message: messages.Farewell) -> None:
+    client.leaves = True
+
+
 def on_complaint(ledger: Ledger, client: ClientPeer, message: messages.Complaint) -> None:
     for number, address in checked(message.items, (int, str)):
         task = client.tasks.get(number)
@@ -272,4 +276,5 @@ FROM_CLIENT: dict[type, Callable[[Ledger, ClientPeer, Any], None]] = {
     messages.Ruin: on_ruin,
     messages.Reclaim: on_reclaim,
     messages.Reunion: on_reunion,
+    messages.Farewell: on_farewell,
 }

@@ -209,7 +209,7 @@ class Ledger:
             troubles = user.troubles
             if troubles is None or troubles.unreachable.pop(task.id, None) is None:
                 continue
-            troubles.shunned = {}
+            troubles.misses = {}
             ready = type(user.state) is Ready and not troubles.suspect
             if troubles.unreachable:
                 if ready:

@@ -126,6 +126,16 @@ class SchedulerMachine:
             return False
         return task.troubles.alone_deaths >= self.settings.allowed_failures
 
+    def absence_s(self, client: PeerId, *, silent: bool) -> float:
+        """Return how long to keep the futures of a client whose connection broke before `ClientLost` is fed.
+
+        Where its machine is `silent` it may sleep; else it is another matter of a moment.
+        """
+        peer = self.ledger.clients.get(client)
+        if peer is None or peer.leaves or not peer.tasks:
+            return 0.0
+        return self.settings.client_absence_max_s if silent else self.settings.client_return_s
+
     # --- peers come and go ------------------------------------------------------------------------
 
     def _on_worker_joined(self, event: events.WorkerJoined) -> None:
@@ -267,6 +277,8 @@ class SchedulerMachine:
                 handler(ledger, peer, message)
         except Misbehaved as error:
             ledger.drops[event.peer] = str(error)
+            if type(peer) is ClientPeer:
+                peer.leaves = True
 
     # --- data that moves --------------------------------------------------------------------------
 

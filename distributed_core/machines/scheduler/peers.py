@@ -268,15 +268,17 @@ class ClientPeer:
     """A client: its futures by number, the functions that it may name by their digest, its share of the workers.
 
     `warned` are the demands of its tasks that nobody met, and that it was told of. `base` makes its numbers those of
-    tasks. `said` are the numbers that it named since it came back, None once it has named all.
+    tasks. `said` are the numbers that it named since it came back, None once it has named all. It `leaves` once it said
+    farewell, or broke the protocol.
     """
 
-    __slots__ = ("base", "functions", "id", "name", "said", "share", "tasks", "warned")
+    __slots__ = ("base", "functions", "id", "leaves", "name", "said", "share", "tasks", "warned")
 
     def __init__(self, id: PeerId, name: str, weight: float = 1.0) -> None:
         self.id = id
         self.name = name
         self.base: TaskId = 0
+        self.leaves = False
         self.said: dict[int, None] | None = None
         self.tasks: Pages[Task] = Pages()
         self.functions: dict[bytes, Function] = {}

@@ -29,6 +29,8 @@ from distributed_core.machines.scheduler.withholding import (
 CANDIDATES_MAX = 8
 #: Addresses of holders that travel with an input.
 HOLDERS_MAX = 3
+#: A worker that could not fetch an input of a task so often is not tried again before the next check of liveness.
+MISSES_MAX = 2
 
 
 def assign_ready(ledger: Ledger) -> None:
@@ -262,12 +264,16 @@ def place_cut_off(ledger: Ledger) -> None:
 
 
 def choose_reaching(ledger: Ledger, task: Task) -> WorkerPeer | None:
-    """Return a worker that has all inputs, however busy; else one that has room and has not failed to fetch them."""
-    shunned, options = task.trouble().shunned, task.options
+    """Return a worker that has all inputs, however busy; else one that has room and has not failed to fetch them.
+
+    One that failed once may be given another try at once: not every failure lasts.
+    """
+    misses, options = task.trouble().misses, task.options
     fitting = None if options is None else dict.fromkeys(willing(ledger, options))
 
     def may(worker: WorkerPeer) -> bool:
-        return worker.id not in shunned and (fitting is None or (worker in fitting and has_free(worker, options)))
+        tried = misses.get(worker.id, 0) < MISSES_MAX
+        return tried and (fitting is None or (worker in fitting and has_free(worker, options)))
 
     first = task.inputs[0].state if task.inputs else None
     holders = [
@@ -278,7 +284,11 @@ def choose_reaching(ledger: Ledger, task: Task) -> WorkerPeer | None:
     if holders:
         return min(holders, key=lambda each: load_s(ledger, each))
     candidates = islice((each for each in ledger.open.values() if may(each)), CANDIDATES_MAX)
-    return min(candidates, key=lambda each: load_s(ledger, each) + transfer_s(ledger, task, each), default=None)
+    return min(
+        candidates,
+        key=lambda each: (misses.get(each.id, 0), load_s(ledger, each) + transfer_s(ledger, task, each)),
+        default=None,
+    )
 
 
 # --- suspects run alone ---------------------------------------------------------------------------
@@ -293,8 +303,9 @@ def place_suspects(ledger: Ledger) -> None:
             continue
         options = task.options
         fitting = list(ledger.workers.values()) if options is None else willing(ledger, options)
-        shunned = task.trouble().shunned
-        fitting = [each for each in fitting if not (each.alone or each.retiring or each.shut or each.id in shunned)]
+        misses = task.trouble().misses
+        fitting = [each for each in fitting if not (each.alone or each.retiring or each.shut)]
+        fitting = [each for each in fitting if misses.get(each.id, 0) < MISSES_MAX]
         idle = [worker for worker in fitting if not worker.active and has_free(worker, options)]
         if idle:
             worker = min(idle, key=lambda each: transfer_s(ledger, task, each))

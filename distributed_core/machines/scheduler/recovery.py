@@ -144,7 +144,7 @@ def cut_off(ledger: Ledger, task: Task, worker: WorkerPeer, inputs: list[Task]) 
     """A worker could not fetch these inputs of its task; return whether that has been so for too long."""
     troubles = task.trouble()
     troubles.fetch_failures += 1
-    troubles.shunned[worker.id] = None
+    troubles.misses[worker.id] = troubles.misses.get(worker.id, 0) + 1
     ledger.cut_off[task.id] = task
     for each in inputs:
         troubles.unreachable.setdefault(each.id, ledger.now)
@@ -157,7 +157,7 @@ def cut_off(ledger: Ledger, task: Task, worker: WorkerPeer, inputs: list[Task]) 
 def try_again(ledger: Ledger) -> None:
     """Some time has passed: workers that could not fetch data may try once more."""
     for task in ledger.cut_off.values():
-        task.trouble().shunned = {}
+        task.trouble().misses = {}
         if type(task.state) is Ready and not task.suspect:
             ledger.retrying[task.id] = task
 
@@ -279,6 +279,7 @@ def reattach(ledger: Ledger, peer: PeerId, name: str) -> ClientPeer | None:
     for book in (ledger.clients, ledger.leaving, ledger.outbox):
         book.pop(client.id, None)
     client.id = peer
+    client.leaves = False
     return client
 
 

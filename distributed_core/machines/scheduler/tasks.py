@@ -146,11 +146,11 @@ class Troubles:
         inputs could not be fetched.
     unreachable
         Inputs that could not be fetched, and have not come anywhere since: when that was first.
-    shunned
-        Workers that could not fetch them, and are not tried again for a while.
+    misses
+        How often workers could not fetch them lately: after two they are not tried again for a while.
     """
 
-    __slots__ = ("alone_deaths", "deaths", "fetch_failures", "shunned", "suspect", "unreachable")
+    __slots__ = ("alone_deaths", "deaths", "fetch_failures", "misses", "suspect", "unreachable")
 
     def __init__(self, suspect: bool = False) -> None:
         self.suspect = suspect
@@ -158,7 +158,7 @@ class Troubles:
         self.alone_deaths = 0
         self.fetch_failures = 0
         self.unreachable: dict[TaskId, float] = {}
-        self.shunned: dict[PeerId, None] = {}
+        self.misses: dict[PeerId, int] = {}
 
 
 class TaskOptions(NamedTuple):

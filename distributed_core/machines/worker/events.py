@@ -111,6 +111,7 @@ class DataFetched:
     address: str
     arrived: list[tuple[TaskId, int]]
     absent: list[TaskId]
+    small: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,7 @@ class PeerUnreachable:
 
     address: str
     tasks: list[TaskId]
+    small: bool = False
 
 
 @dataclass(frozen=True, slots=True)

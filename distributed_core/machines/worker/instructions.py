@@ -67,10 +67,11 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Ask the worker at `address` for the data of these tasks."""
+    """Ask the worker at `address` for the data of these tasks; what is `small` goes beside what is large."""
 
     address: str
     tasks: list[TaskId]
+    small: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,10 +24,10 @@ def check(machine: WorkerMachine) -> None:
             _demand(not replica.waiters and replica.source is None, f"{task} is held and still waited for")
         elif replica.waiters or replica.errand:
             _demand(replica.source is not None, f"{task} is waited for and nobody was asked")
-            queued = task in machine.queues.get(replica.source or "", {})
+            queued = task in machine.queues.get(replica.source or ("", False), {})
             _demand(queued or replica.source in machine.asked, f"{task} is in no queue and in no request")
-    for address in machine.queues:
-        _demand(address in machine.asked, f"requests to {address} are queued and none is under way")
+    for lane in machine.queues:
+        _demand(lane in machine.asked, f"requests to {lane} are queued and none is under way")
 
 
 def _demand(fact: bool, text: str) -> None:

@@ -26,7 +26,7 @@ from distributed_core.machines.worker.instructions import (
     WorkerInstruction,
 )
 from distributed_core.machines.worker.memory import MemoryBook
-from distributed_core.machines.worker.replicas import Replica, next_request
+from distributed_core.machines.worker.replicas import Lane, Replica, next_request
 from distributed_core.machines.worker.runs import Run
 from distributed_core.settings import WorkerSettings
 
@@ -61,8 +61,8 @@ class WorkerMachine:
         self.lingering: dict[RunId, Run] = {}
         self.replicas: dict[TaskId, Replica] = {}
         #: Tasks to ask a peer for, and the peers that a request is under way to: one at a time, so that they batch.
-        self.queues: dict[str, dict[TaskId, None]] = {}
-        self.asked: dict[str, None] = {}
+        self.queues: dict[Lane, dict[TaskId, None]] = {}
+        self.asked: dict[Lane, None] = {}
         #: Functions whose bodies are here.
         self.functions: dict[FunctionId, None] = {}
         self.beliefs = Beliefs()
@@ -89,8 +89,8 @@ class WorkerMachine:
             "runs": {run.run: {"task": run.task, "missing": run.missing} for run in self.runs.values()},
             "lingering": list(self.lingering),
             "held": {task: replica.nbytes for task, replica in self.replicas.items() if replica.held},
-            "sought": {task: replica.source for task, replica in self.replicas.items() if not replica.held},
-            "asked": list(self.asked),
+            "sought": {task: replica.address for task, replica in self.replicas.items() if not replica.held},
+            "asked": [address for address, _ in self.asked],
         }
 
     # --- one scheduler after another --------------------------------------------------------------
@@ -357,7 +357,7 @@ class WorkerMachine:
     # --- data -------------------------------------------------------------------------------------
 
     def _on_data_fetched(self, event: events.DataFetched) -> None:
-        self.asked.pop(event.address, None)
+        self.asked.pop((event.address, event.small), None)
         gained = []
         for task, nbytes in event.arrived:
             replica = self.replicas.get(task)
@@ -371,7 +371,7 @@ class WorkerMachine:
         self._ask_peers()
 
     def _on_peer_unreachable(self, event: events.PeerUnreachable) -> None:
-        self.asked.pop(event.address, None)
+        self.asked.pop((event.address, event.small), None)
         for task in event.tasks:
             self._missed(task, event.address, reachable=False)
         self._ask_peers()
@@ -383,7 +383,7 @@ class WorkerMachine:
 
     def _missed(self, task: TaskId, address: str, *, reachable: bool) -> None:
         replica = self.replicas.get(task)
-        if replica is None or replica.held or replica.source != address:
+        if replica is None or replica.held or replica.address != address:
             return
         replica.source = None
         (replica.absent if reachable else replica.unreachable).append(address)
@@ -397,10 +397,11 @@ class WorkerMachine:
             del self.replicas[replica.task]
         elif replica.holders:
             # Spread the requests for different data over its holders.
-            replica.source = address = replica.holders[replica.task % len(replica.holders)]
+            address = replica.holders[replica.task % len(replica.holders)]
             if type(address) is not str:
                 raise ProtocolError("the scheduler sent a holder that is no address")
-            self.queues.setdefault(address, {})[replica.task] = None
+            replica.source = lane = (address, replica.nbytes <= self.settings.small_fetch_bytes_max)
+            self.queues.setdefault(lane, {})[replica.task] = None
         else:
             # Nobody to ask at all: the scheduler believes that it is here.
             absent = [[replica.task, each] for each in replica.absent or ([] if replica.unreachable else [""])]
@@ -415,15 +416,15 @@ class WorkerMachine:
             self.replicas.pop(replica.task, None)
 
     def _ask_peers(self) -> None:
-        """Send one request to each peer that has none under way and something queued."""
-        for address in [each for each in self.queues if each not in self.asked]:
-            queue = self.queues[address]
-            batch = next_request(queue, address, self.replicas, self.settings.fetch_tasks_max, self._fetch_bytes_max)
+        """Send one request to each peer that has none under way and something queued, and one for what is small."""
+        for lane in [each for each in self.queues if each not in self.asked]:
+            queue = self.queues[lane]
+            batch = next_request(queue, lane, self.replicas, self.settings.fetch_tasks_max, self._fetch_bytes_max)
             if not queue:
-                del self.queues[address]
+                del self.queues[lane]
             if batch:
-                self.asked[address] = None
-                self._out.append(Fetch(address, batch))
+                self.asked[lane] = None
+                self._out.append(Fetch(lane[0], batch, lane[1]))
 
     def _keep(self, task: TaskId, nbytes: int, run: RunId) -> None:
         """The server holds the data of `task` now: start the runs that waited for nothing else."""

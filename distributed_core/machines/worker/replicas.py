@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from distributed_core.ids import RunId, TaskId
 
+#: The address of a peer, and whether it is asked for what is small: that does not wait behind what is large.
+Lane = tuple[str, bool]
+
 
 class Replica:
     """The data of one task.
@@ -15,7 +18,7 @@ class Replica:
     holders
         Addresses that should have it and were not tried in vain.
     source
-        The address that was asked for it, or None.
+        The lane to the peer that was asked for it, or None.
     nbytes
         Its size where it is held, else what the scheduler said.
     held
@@ -35,23 +38,28 @@ class Replica:
         self.nbytes = nbytes
         self.held = False
         self.run: RunId = 0
-        self.source: str | None = None
+        self.source: Lane | None = None
         self.holders: list[str] = []
         self.waiters: dict[RunId, None] = {}
         self.absent: list[str] = []
         self.unreachable: list[str] = []
         self.errand = False
 
+    @property
+    def address(self) -> str | None:
+        """The address that was asked for it, or None."""
+        return self.source[0] if self.source is not None else None
+
 
 def next_request(
-    queue: dict[TaskId, None], address: str, replicas: dict[TaskId, Replica], tasks_max: int, bytes_max: int
+    queue: dict[TaskId, None], lane: Lane, replicas: dict[TaskId, Replica], tasks_max: int, bytes_max: int
 ) -> list[TaskId]:
     """Take from a queue what one request to a peer asks for; what is no longer sought there leaves it too."""
     batch: list[TaskId] = []
     nbytes = 0
     for task in list(queue):
         replica = replicas.get(task)
-        if replica is None or replica.held or replica.source != address:
+        if replica is None or replica.held or replica.source != lane:
             del queue[task]
             continue
         if batch and nbytes + replica.nbytes > bytes_max:
