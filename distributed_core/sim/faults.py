@@ -262,8 +262,15 @@ def _falsify(simulation: Simulation, fault: Mishap) -> None:
     phantom = machine.replicas[PHANTOM] = Replica(PHANTOM, 8)
     phantom.held = True
     process.data[PHANTOM] = 0
-    # Heartbeats keep no world going: it has to see them.
-    simulation.world.later(HEALED_S, lambda: None)
+    simulation.world.later(HEALED_S, lambda: _see_heartbeats(simulation))
+
+
+def _see_heartbeats(simulation: Simulation) -> None:
+    """Keep the world going, which heartbeats do not, until views can be compared again and were."""
+    if simulation.scheduler.ledger.recovery is not None and simulation.process.alive:
+        simulation.world.later(HEALED_S, lambda: _see_heartbeats(simulation))
+    else:
+        simulation.world.later(HEALED_S, lambda: None)
 
 
 FAULTS: dict[str, Callable[[Simulation, Mishap], None]] = {

@@ -209,10 +209,16 @@ class ClientMachine:
             if future.status == FINISHED and future.payload is None:
                 reopen(future)
         words: list[Any] = self._cancellations()
+        silent = dict.fromkeys(self.window.open)
         for message in self.lineage.words(CHUNK_TASKS, self._is_unsent(), self.window.releases):
             words.append(message)
             if type(message) is messages.Submission:
                 words += self._ruins(message)
+                for task in message.tasks:
+                    silent.pop(task[0], None)
+        for number in silent:
+            # It is not said again, so there will be no news of it: it takes no room.
+            self.window.done(number)
         if self._retrying and not another:
             # The scheduler still has the failure; to another one these are tasks like others.
             words.append(messages.Retrial(list(self._retrying)))
