@@ -26,8 +26,9 @@ ROUNDS_MAX = 200
 class Ideal:
     """A scheduler as a client sees it: what it was told, what of that is done, what it answers."""
 
-    def __init__(self, name: str, cancelled: dict[int, None]) -> None:
+    def __init__(self, name: str, cancelled: dict[int, None], held: dict[int, Any]) -> None:
         self.name = name
+        self.held = held
         self.inputs: dict[int, list[int]] = {}
         self.done: dict[int, bool] = {}
         self.wanted: dict[int, None] = {}
@@ -56,7 +57,9 @@ class Ideal:
         if self.said is not None:
             self.said[number] = None
         if any(each not in self.inputs for each in inputs):
-            assert any(each in self.cancelled for each in inputs), f"{number} is made from {inputs}, never named"
+            # What its user has let go of meanwhile may be made from what was let go of too.
+            due = number not in self.held or any(each in self.cancelled for each in inputs)
+            assert due, f"{number} is made from {inputs}, never named"
             self.cancelled[number] = None
             self.answers.append(messages.Cancelled(number, "an input is not there"))
             return
@@ -106,7 +109,7 @@ class ClientUnderChaos(RuleBasedStateMachine):
         self.cancelled: dict[int, None] = {}
         self.count = 0
         self.schedulers = 1
-        self.scheduler: Ideal | None = Ideal("1", self.cancelled)
+        self.scheduler: Ideal | None = Ideal("1", self.cancelled, self.futures)
         self.up: list[Any] = []
         self.down: list[Any] = []
         self.feed(events.SchedulerFound("1"))
@@ -192,7 +195,7 @@ class ClientUnderChaos(RuleBasedStateMachine):
     def it_comes_back(self) -> None:
         if self.gone is None:
             self.schedulers += 1
-        self.scheduler = self.gone or Ideal(str(self.schedulers), self.cancelled)
+        self.scheduler = self.gone or Ideal(str(self.schedulers), self.cancelled, self.futures)
         self.scheduler.said = {}
         self.feed(events.SchedulerFound(self.scheduler.name))
 
