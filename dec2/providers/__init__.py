@@ -23,3 +23,10 @@ def opened(name: str, region: str | None = None) -> Provider:
 
         return EC2Provider(region)
     raise WrongUsage(f"there is no provider {name!r}; choose ec2 or local")
+
+
+def aws_is_set_up() -> bool:
+    """Whether this machine has credentials and a region for EC2."""
+    from dec2.providers.ec2_api import is_set_up
+
+    return is_set_up()

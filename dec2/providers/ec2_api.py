@@ -53,6 +53,12 @@ def mapped(what: str, error_type: type[ProviderError] = ProviderError) -> Iterat
         raise error_type(f"{what}: {error}; check the network and the region") from None
 
 
+def is_set_up() -> bool:
+    """Whether this machine has credentials and a region."""
+    session = boto3.session.Session()
+    return session.region_name is not None and session.get_credentials() is not None
+
+
 def code_of(error: ClientError) -> str:
     return str(error.response["Error"]["Code"])
 

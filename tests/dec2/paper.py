@@ -8,7 +8,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from dec2 import cli, providers
+from dec2 import providers
+from dec2.cli.main import main as command
 from dec2.engines.base import Engine
 from dec2.inventory import Inventory
 from dec2.providers.base import Provider, Tell
@@ -29,14 +30,17 @@ class PaperNodes(EC2Provider):
         return None
 
 
+_opened = providers.opened
+
+
 def opened(name: str, region: str | None = None) -> Provider:
-    return PaperNodes(region) if name == "ec2" else providers.opened(name, region)
+    return PaperNodes(region) if name == "ec2" else _opened(name, region)
 
 
 def main() -> Any:
-    cli.opened = opened
+    providers.opened = opened
     sys.argv[0] = "dec2"
-    return cli.main()
+    return command()
 
 
 if __name__ == "__main__":

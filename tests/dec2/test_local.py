@@ -150,7 +150,8 @@ def test_dec2_killed_at_any_point(home: Path, killed_after: str) -> None:
     """kill -9 right after an action: a second `up` converges, and `destroy` leaves nothing."""
     code = f"""
 import os, signal, sys
-from dec2 import apply, cli
+from dec2 import apply
+from dec2.cli.main import main
 done = apply._perform_up
 def perform(action, *rest):
     done(action, *rest)
@@ -158,7 +159,7 @@ def perform(action, *rest):
         os.kill(os.getpid(), signal.SIGKILL)
 apply._perform_up = perform
 sys.argv = ["dec2", "up", "--provider", "local", "--count", "3"]
-cli.main()
+main()
 """
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
     assert killed.returncode == -signal.SIGKILL
