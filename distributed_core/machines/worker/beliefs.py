@@ -14,6 +14,7 @@ from distributed_core.ids import RunId, TaskId
 from distributed_core.machines.sums import summed
 from distributed_core.machines.worker.replicas import Replica
 from distributed_core.machines.worker.runs import Run
+from distributed_core.settings import WorkerSettings
 
 #: A tally takes some 60 ns for each result held. It comes so much later for each that it takes 1 % of the time at most.
 TALLY_S_PER_RESULT = 6e-6
@@ -55,14 +56,15 @@ class Beliefs:
 
 
 def inventory(
-    serial: int,
-    applied: int,
+    question: messages.Audit,
+    beliefs: Beliefs,
     replicas: Mapping[TaskId, Replica],
     runs: Mapping[RunId, Run],
     lingering: Mapping[RunId, Run],
-    at_once: int,
+    settings: WorkerSettings,
 ) -> list[messages.Stocktaking]:
-    """Return all that is there, at most `at_once` of a kind in a message."""
+    """Return all that is there, at most `told_at_once_max` of a kind in a message."""
+    at_once = settings.told_at_once_max
     held = [[task, replica.nbytes] for task, replica in replicas.items() if replica.held]
     counting = [[run.task, run.run] for run in runs.values()]
     left = list(lingering)
@@ -70,8 +72,8 @@ def inventory(
     starts = range(0, most, at_once)
     return [
         messages.Stocktaking(
-            serial,
-            applied,
+            question.serial,
+            beliefs.applied,
             held[start : start + at_once],
             counting[start : start + at_once],
             left[start : start + at_once],

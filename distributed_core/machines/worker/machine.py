@@ -241,8 +241,7 @@ class WorkerMachine:
         self._reports += self.beliefs.tally(self._now, self.replicas, self.runs, self.lingering)
 
     def _on_audit(self, message: messages.Audit) -> None:
-        at_once, applied = self.settings.told_at_once_max, self.beliefs.applied
-        self._reports += inventory(message.serial, applied, self.replicas, self.runs, self.lingering, at_once)
+        self._reports += inventory(message, self.beliefs, self.replicas, self.runs, self.lingering, self.settings)
 
     # --- from the executor ------------------------------------------------------------------------
 
