@@ -27,6 +27,8 @@ class Node:
         The scheduler's node runs a worker as well.
     registers_as
         The name under which its worker registers.
+    launched_at_s
+        When it was started last, in seconds since 1970.
     """
 
     id: str
@@ -38,6 +40,7 @@ class Node:
     type: str | None = None
     both: bool = False
     registers_as: str = ""
+    launched_at_s: float | None = None
 
     @property
     def alive(self) -> bool:
@@ -64,6 +67,8 @@ class Inventory:
         Other things that belong to it: volumes, interfaces, by the provider's names.
     options
         `ClusterSpec.lasting_options` of the `up` that made it, as far as the provider recorded them.
+    keyname, username
+        With which key pair the nodes were made, and who logs in to them.
     """
 
     name: str
@@ -74,6 +79,8 @@ class Inventory:
     leftovers: tuple[str, ...] = ()
     region: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    keyname: str | None = None
+    username: str | None = None
 
     @property
     def exists(self) -> bool:

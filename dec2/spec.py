@@ -113,6 +113,11 @@ class ClusterSpec:
         return {name: str(getattr(self, name)) for name in lasting if getattr(self, name) is not None}
 
     @property
+    def patience_s(self) -> float:
+        """How long one node may take before it is replaced: half of the time leaves as much for another one."""
+        return self.timeout_s / 2
+
+    @property
     def workers(self) -> int:
         """How many nodes run a worker."""
         return max(1, self.count - 1)

@@ -19,7 +19,7 @@ def opened(name: str, region: str | None = None) -> Provider:
 
         return LocalProvider()
     if name == "ec2":
-        from dec2.providers.ec2 import EC2Provider
+        from dec2.providers.ec2.provider import EC2Provider
 
         return EC2Provider(region)
     raise WrongUsage(f"there is no provider {name!r}; choose ec2 or local")
@@ -27,6 +27,6 @@ def opened(name: str, region: str | None = None) -> Provider:
 
 def aws_is_set_up() -> bool:
     """Whether this machine has credentials and a region for EC2."""
-    from dec2.providers.ec2_api import is_set_up
+    from dec2.providers.ec2.api import is_set_up
 
     return is_set_up()

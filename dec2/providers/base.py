@@ -10,13 +10,19 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from dec2.engines.base import Engine
+from dec2.engines.base import Engine, Place
 from dec2.inventory import Inventory, Node
 from dec2.plan import LaunchScheduler, LaunchWorkers
 from dec2.spec import ClusterSpec
 
 Tell = Callable[[str, str], None]
 """Called with a node's name and the phase that it is in now: `launched`, `booting`, `installing`, `starting`, ..."""
+
+
+Question = Callable[[Place], tuple[str, ...]]
+"""From where an engine's part runs to the command that asks it."""
+
+_QUESTION_TIMEOUT_S = 40.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,10 @@ class Provider(ABC):
     def observe(self, name: str) -> Inventory:
         """Return what exists of a cluster; an inventory without group and nodes if nothing does."""
 
+    def refresh(self, inventory: Inventory) -> Inventory:
+        """Look at the nodes of a cluster again, as cheaply as it goes."""
+        return self.observe(inventory.name)
+
     @abstractmethod
     def leftovers(self, name: str) -> tuple[str, ...]:
         """Look everywhere for what belongs to a cluster; return the names of all that is still there."""
@@ -72,8 +82,16 @@ class Provider(ABC):
         """Bring the nodes what they need, and see to it that the engine starts on each."""
 
     @abstractmethod
+    def converse(self, inventory: Inventory, engine: Engine, question: Question, timeout_s: float) -> str | None:
+        """Run what `question` gives where it reaches the scheduler; return its output, or None without a scheduler."""
+
     def registered(self, inventory: Inventory, engine: Engine) -> tuple[str, ...] | None:
         """Ask the scheduler itself which workers are registered; None if it does not answer yet."""
+        output = self.converse(inventory, engine, engine.question, _QUESTION_TIMEOUT_S)
+        try:
+            return None if output is None else engine.registered(output)
+        except ValueError:
+            return None
 
     @abstractmethod
     def log_tail(self, inventory: Inventory, node: Node, lines: int) -> str:

@@ -27,7 +27,7 @@ from dec2.engines.base import Capacity, Engine, Place
 from dec2.errors import LaunchFailed, NoSuchCluster, NotGone, ProviderError
 from dec2.inventory import SCHEDULER, WORKER, Inventory, Node, node_name
 from dec2.plan import LaunchScheduler, LaunchWorkers
-from dec2.providers.base import Connection, Provider, Tell
+from dec2.providers.base import Connection, Provider, Question, Tell
 from dec2.spec import ClusterSpec, check_name, is_name
 
 _CLUSTER, _ROLE, _INDEX, _FOLDER, _BOTH = "DEC2_CLUSTER", "DEC2_ROLE", "DEC2_INDEX", "DEC2_FOLDER", "DEC2_BOTH"
@@ -39,7 +39,6 @@ _GRAVE = ".gone-"
 _TERM_GRACE_S = 5.0
 _KILL_GRACE_S = 5.0
 _END_POLL_S = 0.02
-_QUESTION_TIMEOUT_S = 20.0
 _CREDENTIAL, _SCHEDULER_FILE, _RECORD, _LOCK = "credential.pem", "scheduler.json", "cluster.json", "lock"
 
 
@@ -239,7 +238,7 @@ class LocalProvider(Provider):
 
     # --- asking -------------------------------------------------------------------------------
 
-    def registered(self, inventory: Inventory, engine: Engine) -> tuple[str, ...] | None:
+    def converse(self, inventory: Inventory, engine: Engine, question: Question, timeout_s: float) -> str | None:
         address = self._scheduler_address(inventory.name)
         if address is None:
             return None
@@ -247,11 +246,11 @@ class LocalProvider(Provider):
         asking = Place(place.python, place.host, 0, place.scheduler_file, address, place.credential)
         try:
             done = subprocess.run(
-                engine.question(asking), capture_output=True, text=True, timeout=_QUESTION_TIMEOUT_S, check=False
+                question(asking), capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL
             )
-            return engine.registered(done.stdout) if done.returncode == 0 else None
-        except (subprocess.TimeoutExpired, ValueError):
+        except subprocess.TimeoutExpired:
             return None
+        return done.stdout if done.returncode == 0 else None
 
     def _scheduler_address(self, name: str) -> str | None:
         try:

@@ -13,7 +13,7 @@ from dec2.cli.main import main as command
 from dec2.engines.base import Engine
 from dec2.inventory import Inventory
 from dec2.providers.base import Provider, Tell
-from dec2.providers.ec2 import EC2Provider
+from dec2.providers.ec2.provider import EC2Provider
 from dec2.spec import ClusterSpec
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from dec2 import tags
 from dec2.errors import ProviderError, WrongUsage
-from dec2.providers import ec2_caller
-from dec2.providers.ec2_caller import caller_cidr
+from dec2.providers.ec2 import caller
+from dec2.providers.ec2.caller import caller_cidr
 from moto_fixtures import TestCloud
 from tests.dec2.paper import PaperNodes
 from tests.dec2.test_ec2_api import destroy, spec, up, up_options
@@ -163,7 +163,7 @@ def test_what_the_address_service_says_is_checked(monkeypatch: pytest.MonkeyPatc
     with http.server.HTTPServer(("127.0.0.1", 0), Service) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        monkeypatch.setattr(ec2_caller, "CALLER_SERVICE", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setattr(caller, "CALLER_SERVICE", f"http://127.0.0.1:{server.server_port}")
         try:
             assert caller_cidr() == "203.0.113.9/32"
             with pytest.raises(ProviderError, match="gave no IPv4 address"):
