@@ -21,8 +21,10 @@ def run_request(
     """Return the request for instances of one role; `named` are their tags."""
     role = tags.as_dict(named)[tags.ROLE]
     volume = {
-        "VolumeSize": spec.volume_size_gb, "VolumeType": "gp3",
-        "Encrypted": True, "DeleteOnTermination": True,
+        "VolumeSize": spec.volume_size_gb,
+        "VolumeType": "gp3",
+        "Encrypted": True,
+        "DeleteOnTermination": True,
     }
     request: dict[str, Any] = {
         "ImageId": image["ImageId"],
