@@ -5,7 +5,7 @@ python -m moto_fixtures -- COMMAND ARGS...    COMMAND in a fresh test cloud; end
 python -m moto_fixtures isolate -- COMMAND    COMMAND in the namespace only; it opens test clouds by itself
 python -m moto_fixtures tests [ARGS...]       the tests that boot machines (pytest -m cloud ARGS), in a namespace; where
                                               this computer cannot, it says why and skips them all, unless
-                                              DEC2_REQUIRE_CLOUD=1
+                                              DEC2_TESTCLOUD_REQUIRED=1
 python -m moto_fixtures build                 build the base image, if need be, and print its path
 python -m moto_fixtures wheels [REQUIREMENT...]
                                               collect wheels for machines, if need be, and print their folder;
@@ -66,12 +66,12 @@ def main(arguments: Sequence[str]) -> int:
 def _tests(arguments: list[str]) -> int:
     lacking = host.missing()
     if lacking:
-        required = os.environ.get("DEC2_REQUIRE_CLOUD") == "1"
+        required = os.environ.get("DEC2_TESTCLOUD_REQUIRED") == "1"
         print(f"{'Failed' if required else 'Skipped'} the tests that boot machines: {lacking}", file=sys.stderr)
         return 1 if required else 0
     wheelhouse.wheelhouse(wheelhouse.project_requirements())  # there is no index in the namespace
     # In the namespace there is no reason to skip any more.
-    return run_isolated(python_module("pytest", "-m", "cloud", *arguments), {"DEC2_REQUIRE_CLOUD": "1"})
+    return run_isolated(python_module("pytest", "-m", "cloud", *arguments), {"DEC2_TESTCLOUD_REQUIRED": "1"})
 
 
 def _inside(command: list[str]) -> int:

@@ -4,7 +4,7 @@ Tests that use `cloud` carry the mark `cloud` and run inside of a throw-away nam
 
     python -m moto_fixtures tests
 
-Elsewhere they skip and say why; with DEC2_REQUIRE_CLOUD=1 they fail instead.
+Elsewhere they skip and say why; with DEC2_TESTCLOUD_REQUIRED=1 they fail instead.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def cannot_run() -> str | None:
 
 def skip_or_fail(why: str) -> None:
     """Skip the test, or fail it where the machines are required."""
-    if os.environ.get("DEC2_REQUIRE_CLOUD") == "1":
+    if os.environ.get("DEC2_TESTCLOUD_REQUIRED") == "1":
         pytest.fail(why, pytrace=False)
     pytest.skip(why)
 

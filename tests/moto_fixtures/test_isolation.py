@@ -95,7 +95,7 @@ def test_wrong_usage_ends_with_2_and_the_usage() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("required", "code"), [("0", 0), ("1", 1)])
 def test_a_host_that_cannot_skips_or_fails_and_says_why(tmp_path: Path, required: str, code: int) -> None:
-    environment = {**os.environ, "PATH": str(tmp_path), "DEC2_REQUIRE_CLOUD": required}
+    environment = {**os.environ, "PATH": str(tmp_path), "DEC2_TESTCLOUD_REQUIRED": required}
     environment["DEC2_TESTCLOUD_CACHE"] = str(tmp_path)  # nothing may be downloaded for what cannot run
     done = subprocess.run(python_module("moto_fixtures", "tests"), env=environment, capture_output=True, text=True)
     assert done.returncode == code
