@@ -118,3 +118,4 @@ class NannySettings:
     stop_grace_s: float = 3.0
     memory_interval_s: float = 0.2
     memory_restart_fraction: float = 0.95
+    """Above this part of the limit, measured twice in a row, the process is ended; above the limit at once."""

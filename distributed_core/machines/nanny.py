@@ -122,6 +122,8 @@ class NannyMachine:
         self._started_at = 0.0
         self._backoff_s = 0.0
         self._parting_code: int | None = None
+        #: Whether it took nearly its limit when it was last measured.
+        self._much = False
 
     def handle(self, event: NannyEvent, now: float) -> list[NannyInstruction]:
         """Apply what happened at `now` seconds; return what is to be done."""
@@ -137,9 +139,7 @@ class NannyMachine:
         elif isinstance(event, ProcessEnded):
             return self._ended(now)
         elif isinstance(event, MemoryMeasured) and self.state == "up":
-            limit = event.limit_bytes * self.settings.memory_restart_fraction
-            if event.limit_bytes and event.nbytes > limit:
-                return [KillProcess(f"it takes {event.nbytes} bytes of memory, its limit is {event.limit_bytes}")]
+            return self._judge_memory(event)
         elif isinstance(event, BackoffEnded) and self.state == "backing off":
             self.restarts += 1
             return self._start(now)
@@ -152,8 +152,20 @@ class NannyMachine:
             return [KillProcess("it did not end when it was asked to")]
         return []
 
+    def _judge_memory(self, event: MemoryMeasured) -> list[NannyInstruction]:
+        """End a process that takes more than its limit, or nearly as much twice in a row.
+
+        Once may be a result between two hands, and spilling brings relief: that is not worth a process.
+        """
+        much = bool(event.limit_bytes) and event.nbytes > event.limit_bytes * self.settings.memory_restart_fraction
+        twice, self._much = much and self._much, much
+        if twice or (much and event.nbytes > event.limit_bytes):
+            return [KillProcess(f"it takes {event.nbytes} bytes of memory, its limit is {event.limit_bytes}")]
+        return []
+
     def _start(self, now: float) -> list[NannyInstruction]:
         self.state = "starting"
+        self._much = False
         self._started_at = now
         return [StartProcess()]
 

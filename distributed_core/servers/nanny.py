@@ -53,7 +53,8 @@ class Nanny(Server):
     worker_port
         The port of the worker; 0 is any free one.
     memory_limit_bytes
-        As for `Worker`; the process is killed and started again when it takes more than 95 % of this.
+        As for `Worker`; the process is killed and started again when it takes more than this, or for longer than a
+        moment more than 95 % of it.
     env
         Environment variables of the process, beside the nanny's own. Where neither says so, libraries of linear algebra
         get one thread each (`OMP_NUM_THREADS=1`): the worker's threads are what runs in parallel.

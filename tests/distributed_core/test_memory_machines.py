@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from distributed_core import messages
+from distributed_core.machines import nanny
 from distributed_core.machines.scheduler import events, reasons
 from distributed_core.machines.worker import WorkerMachine, instructions, invariants
 from distributed_core.machines.worker import events as worker_events
@@ -391,3 +392,15 @@ def test_a_limit_costs_small_tasks_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     # Where a task may be recalled, its size is looked at.
     assert free[calls] <= found.pop(calls) < free.pop(calls) + 20
     assert found == free
+
+
+def test_a_nanny_ends_what_takes_its_limit_and_not_what_nearly_did_once() -> None:
+    machine = nanny.NannyMachine()
+    machine.handle(nanny.StartWanted(), 0.0)
+    machine.handle(nanny.ProcessRegistered(), 0.0)
+
+    def kills(*parts: float) -> list[bool]:
+        return [bool(machine.handle(nanny.MemoryMeasured(int(part * 1000), 1000), 0.0)) for part in parts]
+
+    assert kills(0.94, 0.96, 0.94, 0.96, 0.96, 0.97) == [False, False, False, False, True, True]
+    assert kills(0.5, 1.01) == [False, True]
