@@ -16,6 +16,8 @@ from distributed_core.servers.scheduler import Scheduler
 from distributed_core.servers.worker import Worker
 from distributed_core.settings import SchedulerSettings
 
+pytestmark = pytest.mark.process
+
 DEADLINE_S = 30.0
 
 

@@ -21,6 +21,8 @@ from distributed_core.servers.shell import Server
 from distributed_core.servers.transfers import Transfers
 from distributed_core.settings import WorkerSettings
 
+pytestmark = pytest.mark.process
+
 DEADLINE_S = 30.0
 SILENCE_S = 0.8
 LARGE = 7

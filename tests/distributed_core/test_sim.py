@@ -78,6 +78,7 @@ def test_leaving_out_a_fault_does_not_disturb_the_others() -> None:
     assert again.draw("run", 1, 1) == world.draw("run", 1, 1) != world.draw("run", 1, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLANTED)
 def test_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plant, seeds = PLANTED[name]
