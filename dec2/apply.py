@@ -114,6 +114,7 @@ def await_registration(
     """
     poll_s = _FIRST_POLL_S
     told: set[str] = set()
+    missed: set[int] = set()
     while True:
         inventory = provider.observe(spec.name)
         wanted = expected_names(inventory, engine, spec.nprocs)
@@ -126,12 +127,16 @@ def await_registration(
                 tell(wanted[name], "registered")
             told.add(name)
         late = list(dict.fromkeys(wanted[name] for name in wanted if name not in present))
-        gone = [node_name(spec.name, node.index) for node in inventory.lost if node.index in expected]
-        if not late and not gone and len(inventory.workers) >= spec.workers:
+        lost = {node.index for node in inventory.lost if node.index in expected}
+        if not late and not lost and len(inventory.workers) >= spec.workers:
             return tuple(wanted)
+        over = time.monotonic() >= deadline
+        # Missed once may be a process that is just replacing its program: its marks cannot be read then.
+        gone = [node_name(spec.name, index) for index in sorted(lost if over else lost & missed)]
+        missed = lost
         for name in gone:
             tell(name, "gone")
-        if gone or time.monotonic() >= deadline:
+        if gone or over:
             raise _not_registered(spec, provider, inventory, late, gone)
         # The provider has no event to wait for; the pause grows, and the deadline ends it.
         time.sleep(poll_s)
